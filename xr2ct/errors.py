@@ -1,0 +1,21 @@
+"""The two ways a command ends badly. Anything else that escapes is a defect and shows its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """The request was wrong: one or two lines naming what, where and what would be right. Exit code 2."""
+
+
+class WorkFailed(Exception):
+    """The request was right and the work could not be done. Exit code 1."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint for an unknown `name`: the nearest of the `valid` names, or all of them."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(names)}"

@@ -1,0 +1,78 @@
+"""What a method is: networks, losses and the order of their updates. One file a method, found by its name.
+
+A module in `xr2ct.methods` defines a `Config` (a `config.Section` with its keys) and
+``build(config, experiment, views, ...) -> Method``. It knows neither the cluster nor the loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A rank's share of one global batch."""
+
+    ct: Tensor
+    """(b, 1, z, y, x) float32, HU window as [0, 1]."""
+    views: Tensor
+    """(b, view, row, col) float32, scaled line integrals."""
+    positions: tuple[int, ...]
+    """Places in the endless sequence of training samples; the same for any number of ranks."""
+    cases: tuple[str, ...]
+
+    def micro(self, accumulation: int) -> list[Batch]:
+        """The same samples in `accumulation` equal parts, in order."""
+        size = len(self.positions) // accumulation
+        parts = [slice(i * size, (i + 1) * size) for i in range(accumulation)]
+        return [Batch(self.ct[p], self.views[p], self.positions[p], self.cases[p]) for p in parts]
+
+
+class Engine(Protocol):
+    """One trained network under DeepSpeed, as a method sees it."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The bare network. Losses that pass through a network being held still must call this one."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches to an update."""
+
+    def backward(self, output: Tensor, gradient: Tensor) -> None:
+        """Back-propagate one micro-batch from its output's gradient.
+
+        Parameter gradients are summed over the micro-batches of an update and averaged over ranks.
+        """
+
+    def step(self) -> None:
+        """Update the network, once every micro-batch of this update has gone back."""
+
+
+class Method(ABC):
+    """Networks and the order of their updates."""
+
+    networks: dict[str, nn.Module]
+    """Trained, one engine each. ``mapper`` is always one: views → volume."""
+    fixed: dict[str, nn.Module]
+    """Never trained, but drawn or calibrated, so saved with every checkpoint."""
+    batches_per_step: int
+    """Global batches that one outer step draws."""
+
+    @abstractmethod
+    def prepare(self, batches: Iterator[Batch]) -> None:
+        """Calibrate what must be calibrated on training data, before step 1 of a new run."""
+
+    @abstractmethod
+    def step(self, engines: Mapping[str, Engine], batches: Iterator[Batch]) -> dict[str, float]:
+        """One outer step. Returns the losses by name, the same on every rank."""

@@ -1,0 +1,109 @@
+"""A run's folder: the one place that knows which file in it is called what.
+
+RUN/config.yaml                     resolved, as run
+RUN/metrics.jsonl                   one object an outer step, never a duplicate step
+RUN/checkpoints/step-000500/        engines/ (newest only), mapper.safetensors, mapper-ema.safetensors,
+                                    <fixed network>.safetensors, config.yaml, and COMPLETE, written last
+RUN/evaluations/step-000500/COHORT-SPLIT.csv
+RUN/evaluations/leaderboard.csv     rebuilt from those
+RUN/best -> checkpoints/step-…      by the validation split alone
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xr2ct.config import Experiment, load_experiment
+from xr2ct.errors import UserError
+
+_STEP = re.compile(r"step-(\d{6,})")
+
+
+class Run:
+    """Names and reads; what writes is `training`, `evaluation` and `reporting`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run; `UserError` where there is none."""
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise UserError(f"{path}: not a run (no config.yaml in it)")
+        return run
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations"
+
+    def experiment(self) -> Experiment:
+        """The configuration as run."""
+        return load_experiment(self.config_file)
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step is, whether or not it is there."""
+        return self.path / "checkpoints" / step_name(step)
+
+    def steps(self) -> list[int]:
+        """Outer steps of the whole checkpoints, ascending."""
+        folders = (self.path / "checkpoints").glob("step-*")
+        found = [(step_of(p), p) for p in folders if _STEP.fullmatch(p.name)]
+        return sorted(step for step, p in found if is_complete(p))
+
+    def best_step(self) -> int | None:
+        """The step that `best` points to."""
+        return step_of(self.best.readlink()) if self.best.is_symlink() else None
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """What each outer step wrote, in order; a torn last line is left out."""
+        if not self.metrics_file.exists():
+            return
+        with self.metrics_file.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+
+def step_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def step_of(path: Path) -> int:
+    """The outer step in a checkpoint's or an evaluation's folder name."""
+    match = _STEP.fullmatch(path.name)
+    if not match:
+        raise UserError(f"{path}: not a checkpoint's folder (expected step-NNNNNN)")
+    return int(match[1])
+
+
+def is_complete(checkpoint: Path) -> bool:
+    return (checkpoint / "COMPLETE").is_file()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file whole: a temporary file beside it, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

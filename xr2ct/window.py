@@ -28,7 +28,7 @@ class HuWindow:
 
     def to_unit(self, hu: A) -> A:
         """HU to [0, 1], clipped at both ends."""
-        return ((hu - self.low) / self.width).clip(0.0, 1.0)  # type: ignore[operator]
+        return ((hu - self.low) / self.width).clip(0.0, 1.0)  # type: ignore[operator, attr-defined]
 
     def to_hu(self, unit: A) -> A:
         """The unit interval to HU, clipped to the window first."""

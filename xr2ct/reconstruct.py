@@ -1,0 +1,112 @@
+"""From a few X-rays to a volume in HU that opens where the patient would lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from xr2ct.config import Experiment
+from xr2ct.errors import UserError
+from xr2ct.projection.geometry import VIEW_ANGLES, Geometry, parse_angle
+from xr2ct.projection.views import read_view, scale_views
+from xr2ct.weights import Which, checkpoint_geometry, load_mapper
+from xr2ct.window import HuWindow
+
+FORMATS = (".mha", ".nii.gz", ".npy")
+
+
+def reconstruct(
+    checkpoint: Path,
+    views: Sequence[str],
+    out: Path,
+    *,
+    which: Which = "mapper",
+    geometry: Geometry | None = None,
+    png_scale: float | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Write the volume that a checkpoint makes of `views`, each ``ANGLE=FILE`` or ``NAME=FILE``.
+
+    Views are line integrals, row 0 at the head's end, columns as `projection.geometry` says; a `.png` needs
+    `png_scale`, the line integral of its brightest grey level. `geometry` is what the X-rays were taken
+    with, where the user states it. Raises `UserError` for views, sizes or a geometry that the checkpoint
+    was not trained for.
+    """
+    if not str(out).endswith(FORMATS):
+        raise UserError(f"{out}: expected a name ending in {', '.join(FORMATS)}")
+    mapper, experiment = load_mapper(checkpoint, which, device)
+    trained = checkpoint_geometry(experiment)
+    if geometry is not None:
+        _check_geometry(geometry, trained)
+    files = _by_angle(views, experiment.data.views)
+    stack = np.stack([read_view(file, angle, trained, png_scale) for angle, file in files.items()])
+    scaled = scale_views(stack, experiment.data.xray_scale)
+    with torch.inference_mode():
+        unit = mapper(torch.from_numpy(scaled)[None].to(device))[0, 0]
+    window = HuWindow(*experiment.data.hu_window)
+    hu = window.to_hu(unit.float().cpu().numpy()).round().astype(np.int16)
+    assert experiment.resolved is not None
+    write_volume(hu, experiment.resolved.cube_mm, out, provenance(experiment, checkpoint, files))
+    return out
+
+
+def write_volume(hu: np.ndarray, cube_mm: float, out: Path, header: dict[str, str]) -> None:
+    """A cube of HU (z, y, x) centred on the origin of LPS, with its spacing, origin and direction.
+
+    `.npy` holds the array alone. `header` goes into the file where its format has room for it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npy":
+        np.save(out, hu)
+        return
+    image = sitk.GetImageFromArray(hu)
+    spacing = cube_mm / hu.shape[0]
+    image.SetSpacing((spacing,) * 3)
+    image.SetOrigin((-(cube_mm - spacing) / 2,) * 3)
+    for key, value in header.items():
+        image.SetMetaData(key, value)
+    sitk.WriteImage(image, str(out), useCompression=True)
+
+
+def provenance(experiment: Experiment, checkpoint: Path, files: dict[float, Path]) -> dict[str, str]:
+    """What a volume says of where it came from."""
+    return {
+        "xr2ct_experiment": experiment.name,
+        "xr2ct_checkpoint": checkpoint.resolve().name,
+        "xr2ct_views_deg": " ".join(f"{angle:g}" for angle in files),
+    }
+
+
+def _by_angle(views: Sequence[str], trained: Sequence[float]) -> dict[float, Path]:
+    """Files in the order of the mapper's channels."""
+    given: dict[float, Path] = {}
+    for view in views:
+        name, sign, file = view.partition("=")
+        if not sign or not file:
+            raise UserError(
+                f"--view {view}: expected ANGLE=FILE or NAME=FILE with NAME of {', '.join(VIEW_ANGLES)}"
+            )
+        angle = parse_angle(name)
+        if angle in given:
+            raise UserError(f"--view {view}: {angle:g}° is given twice")
+        given[angle] = Path(file)
+    if set(given) != set(trained):
+        raise UserError(
+            f"--view: this checkpoint was trained for {_degrees(trained)}, got {_degrees(given) or 'none'}"
+        )
+    return {angle: given[angle] for angle in trained}
+
+
+def _check_geometry(given: Geometry, trained: Geometry) -> None:
+    pairs = [(k, v, getattr(trained, k)) for k, v in given.as_attributes().items() if k != "name"]
+    wrong = [f"{key} {theirs:g}, not {ours:g}" for key, ours, theirs in pairs if ours != theirs]
+    if wrong:
+        raise UserError(f"geometry {given.name!r}: this checkpoint was trained with {'; '.join(wrong)}")
+
+
+def _degrees(angles: Sequence[float] | dict[float, Path]) -> str:
+    return ", ".join(f"{a:g}°" for a in angles)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,9 +38,11 @@ class Batch:
 class Engine(Protocol):
     """One trained network under DeepSpeed, as a method sees it."""
 
-    @property
-    def module(self) -> nn.Module:
-        """The bare network. Losses that pass through a network being held still must call this one."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """A pass forward in the network's precision, to go back by `backward` or, without gradient, not."""
+
+    def held(self) -> AbstractContextManager[nn.Module]:
+        """The bare network, frozen: what a loss of another network passes through."""
 
     @property
     def dtype(self) -> torch.dtype:

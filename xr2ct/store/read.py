@@ -1,0 +1,196 @@
+"""Reading a store: visible cases, volumes and X-rays, each chunk checked before its first use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xr2ct.cohorts.names import SPLITS, check_cohort
+from xr2ct.errors import UserError, WorkFailed, nearest
+from xr2ct.projection.geometry import Geometry
+from xr2ct.store import layout
+from xr2ct.store.layout import XraySet, ct_array, xray_array
+
+
+class StoreError(WorkFailed):
+    """A chunk or a case's file that is missing or damaged; names the case and the array."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One visible row."""
+
+    id: str
+    patient: str
+    split: str
+    row: int
+    attributes: dict[str, Any] = field(repr=False, compare=False)
+    """cases/ID.json."""
+
+
+class Store:
+    """One cohort's store, read only. Pickles, and is safe to use after a fork and from threads.
+
+    Chunks are read as the plain files that they are, not through zarr: that is several times faster for a whole
+    row, reads single views of a case, and leaves no event loop behind for a forked loader to hang on.
+    """
+
+    def __init__(
+        self, path: Path, attributes: dict[str, Any], cases: list[Case], xrays: list[XraySet]
+    ) -> None:
+        """Use `Store.open`."""
+        self.path = path
+        self.cohort: str = attributes["cohort"]
+        self.cube_mm: float = attributes["cube_mm"]
+        self.cases = cases
+        """In row order."""
+        self.sizes: tuple[int, ...] = tuple(attributes["sizes"])
+        self.geometries: dict[str, Geometry] = {x.geometry.name: x.geometry for x in xrays}
+        self._angles = {x.geometry.name: x.angles for x in xrays}
+        self._verified: set[tuple[str, int]] = set()
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """The store at a path.
+
+        Raises `UserError` where there is none, of another schema, or with no case visible yet, and `StoreError`
+        where the file of a visible case is missing or damaged.
+        """
+        path = Path(path)
+        attributes = layout.group_attributes(path)
+        if not attributes["cases"]:
+            raise UserError(f"{path}: no case is visible yet; the same `xr2ct ingest` as before completes it")
+        for size in attributes["sizes"]:
+            layout.array_attributes(path, ct_array(size), (size,) * 3, "int16")
+        xrays = [_xray_set(path, name) for name in attributes["geometries"]]
+        cases = [
+            Case(c["id"], c["patient"], c["split"], c["row"], _case_attributes(path, c["id"]))
+            for c in attributes["cases"]
+        ]
+        return cls(path, attributes, cases, xrays)
+
+    def angles(self, geometry: str) -> tuple[float, ...]:
+        """Degrees, in the order of the views; `UserError` for a geometry that the store has not."""
+        if geometry not in self._angles:
+            raise UserError(
+                f"{self.path}: no X-rays of geometry {geometry!r}: {nearest(geometry, self._angles)}"
+            )
+        return self._angles[geometry]
+
+    def split(self, name: str) -> list[Case]:
+        """The cases of `train`, `val` or `test`, in row order; may be empty."""
+        if name not in SPLITS:
+            raise UserError(f"unknown split {name!r}: {nearest(name, SPLITS)}")
+        return [c for c in self.cases if c.split == name]
+
+    def volume(self, case: Case, size: int) -> np.ndarray:
+        """int16 HU (z, y, x), size³. Raises `StoreError` naming the case where the chunk is missing or damaged."""
+        if size not in self.sizes:
+            held = ", ".join(str(s) for s in self.sizes)
+            raise UserError(
+                f"{self.path}: no volumes of size {size} (valid: {held}); add it with `xr2ct ingest`"
+            )
+        array = ct_array(size)
+        self._verify(case, array)
+        return self._read(case, array, "<i2", size**3, 0).reshape(size, size, size)
+
+    def xray(self, case: Case, geometry: str, angles: Sequence[float]) -> np.ndarray:
+        """float32 line integrals (view, row, col) of the views at `angles` (degrees), in that order.
+
+        Raises `UserError` for a geometry or an angle that the store has not, and `StoreError` naming the case
+        where the chunk is missing or damaged.
+        """
+        held = self.angles(geometry)
+        for angle in angles:
+            if angle % 360.0 not in held:
+                valid = ", ".join(f"{a:g}" for a in held)
+                raise UserError(f"{self.path}: no view at {angle:g}° in xray/{geometry} (valid: {valid})")
+        array, pixels = xray_array(geometry), self.geometries[geometry].pixels
+        self._verify(case, array)
+        views = [
+            self._read(case, array, "<f4", pixels**2, held.index(angle % 360.0) * pixels**2 * 4)
+            for angle in angles
+        ]
+        return np.stack(views).reshape(-1, pixels, pixels)
+
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the visible arrays."""
+        return (*map(ct_array, self.sizes), *map(xray_array, self.geometries))
+
+    def checksum(self, size: int | None = None, geometry: str | None = None) -> str:
+        """SHA-256 over the visible cases' splits and chunk checksums.
+
+        Of all arrays, or of one size and one geometry alone: that figure stays when others are added.
+        """
+        arrays = self.arrays()
+        if size is not None or geometry is not None:
+            chosen = [ct_array(size) if size else "", xray_array(geometry) if geometry else ""]
+            arrays = tuple(a for a in arrays if a in chosen)
+        lines = [
+            [c.id, c.patient, c.split, *(c.attributes["checksums"][a] for a in sorted(arrays))]
+            for c in self.cases
+        ]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+    def problem(self, case: Case, array: str) -> str | None:
+        """What is wrong with a case's chunk as it lies on disk; None where nothing is."""
+        file = layout.chunk_file(self.path, array, case.row)
+        try:
+            found = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            return f"cannot be read ({error.strerror}: {file})"
+        if found != case.attributes["checksums"].get(array):
+            return f"differs from its checksum ({file})"
+        return None
+
+    def _verify(self, case: Case, array: str) -> None:
+        """Before the first use of a chunk in this process: hashing each time would be slower than reading."""
+        if (array, case.row) in self._verified:
+            return
+        if problem := self.problem(case, array):
+            raise StoreError(f"{self.path}: case {case.id}: its chunk of {array} {problem}")
+        self._verified.add((array, case.row))
+
+    def _read(self, case: Case, array: str, dtype: str, count: int, offset: int) -> np.ndarray:
+        file = layout.chunk_file(self.path, array, case.row)
+        try:
+            values = np.fromfile(file, np.dtype(dtype), count, offset=offset)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: case {case.id}: its chunk of {array} cannot be read ({error})"
+            ) from None
+        if values.size != count:
+            raise StoreError(f"{self.path}: case {case.id}: its chunk of {array} is cut short ({file})")
+        return values
+
+
+def open_stores(folder: Path, cohorts: Iterable[str]) -> dict[str, Store]:
+    """FOLDER/COHORT.zarr of each cohort; `UserError` naming the first that is missing."""
+    return {c: Store.open(Path(folder) / f"{check_cohort(c)}.zarr") for c in cohorts}
+
+
+def _xray_set(store: Path, name: str) -> XraySet:
+    file = store / xray_array(name) / "zarr.json"
+    if not file.is_file():
+        raise UserError(f"{store}: its {xray_array(name)} is not there: ingest its source again")
+    xrays = XraySet.from_attributes(json.loads(file.read_text(encoding="utf-8"))["attributes"])
+    shape = (len(xrays.angles), xrays.geometry.pixels, xrays.geometry.pixels)
+    layout.array_attributes(store, xray_array(name), shape, "float32")
+    return xrays
+
+
+def _case_attributes(store: Path, case_id: str) -> dict[str, Any]:
+    file = layout.case_file(store, case_id)
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{store}: case {case_id}: its {file.name} is missing") from None
+    except ValueError:
+        raise StoreError(f"{store}: case {case_id}: its {file.name} is not JSON") from None
+    return values

@@ -1,0 +1,116 @@
+"""Writing a store: rows laid out first, whole chunks and one file a case next, visible last.
+
+Nothing here is seen by a reader before `publish`. Chunks of different rows may be written by different
+processes at once; `lay_out` and `publish` belong to one process alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from xr2ct.run import write_atomically
+from xr2ct.store import layout
+from xr2ct.store.layout import XraySet, ct_array, xray_array
+
+
+def lay_out(
+    store: Path, cohort: str, cube_mm: float, rows: int, sizes: Sequence[int], xrays: Sequence[XraySet]
+) -> None:
+    """Create what is missing of the group and its arrays, and grow those that have fewer rows."""
+    if not (store / "zarr.json").is_file():
+        hidden = {"cases": [], "sizes": [], "geometries": []}
+        about = {"xr2ct_schema": layout.SCHEMA, "cohort": cohort, "cube_mm": cube_mm}
+        zarr.create_group(store, zarr_format=3, attributes={**about, **hidden})
+    group = zarr.open_group(store, mode="r+")
+    for size in sizes:
+        axes = ("case", "z", "y", "x")
+        _array(group, ct_array(size), (rows, size, size, size), "int16", layout.CT_FILL, axes, {"unit": "HU"})
+    for xray in xrays:
+        shape = (rows, len(xray.angles), xray.geometry.pixels, xray.geometry.pixels)
+        axes = ("case", "view", "row", "col")
+        name = xray_array(xray.geometry.name)
+        _array(group, name, shape, "float32", float("nan"), axes, xray.as_attributes())
+
+
+def write_chunk(store: Path, array: str, row: int, values: np.ndarray) -> str:
+    """Write a whole row and return its SHA-256, of the chunk's bytes as they should lie on disk."""
+    target = zarr.open_array(store / array, mode="r+")
+    assert target.shape[1:] == values.shape
+    assert target.dtype == values.dtype, f"{array}: {values.dtype}"
+    target[row] = values
+    # On disk before the case's file says so: a node that loses power must not leave a case of empty chunks.
+    with layout.chunk_file(store, array, row).open("rb") as file:
+        os.fsync(file.fileno())
+    return hashlib.sha256(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def write_case(store: Path, case_id: str, attributes: Mapping[str, Any]) -> None:
+    """Replace cases/ID.json whole: from here on the case's chunks are trusted."""
+    text = json.dumps(attributes, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_atomically(layout.case_file(store, case_id), text + "\n")
+
+
+def read_case(store: Path, case_id: str) -> dict[str, Any]:
+    """cases/ID.json, or an empty dictionary while the case has none."""
+    file = layout.case_file(store, case_id)
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def publish(
+    store: Path, cases: Sequence[Mapping[str, Any]], sizes: Iterable[int], geometries: Iterable[str]
+) -> None:
+    """Make rows visible: `cases` with id, patient, split and row, in row order."""
+    visible = {"cases": [dict(c) for c in cases], "sizes": list(sizes), "geometries": list(geometries)}
+    group = zarr.open_group(store, mode="r+")
+    if {k: group.attrs[k] for k in visible} != visible:
+        group.attrs.update(visible)
+
+
+def sweep(store: Path) -> None:
+    """Remove the temporary files that a killed writer left behind."""
+    for pattern in (
+        "zarr.*.partial",
+        "*/*/zarr.*.partial",
+        "*/*/c/*/0/0/*.partial",
+        ".*.json.*",
+        "cases/.*.json.*",
+    ):
+        for leftover in store.glob(pattern):
+            leftover.unlink()
+
+
+def _array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    fill: float,
+    axes: tuple[str, ...],
+    attributes: Mapping[str, Any],
+) -> None:
+    if name not in group:
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=(1, *shape[1:]),
+            dtype=dtype,
+            compressors=None,
+            fill_value=fill,
+            dimension_names=axes,
+            attributes=dict(attributes),
+            # A chunk that happens to be all fill is still a chunk, never a hole.
+            config={"write_empty_chunks": True},
+        )
+        return
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    if array.shape[0] < shape[0]:
+        array.resize(shape)

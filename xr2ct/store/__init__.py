@@ -1,6 +1,6 @@
 """A cohort's Zarr store: ct/SIZE, xray/GEOMETRY and cases/ID.json. The one place that knows array names.
 
-STORE/zarr.json            Zarr v3 group; attributes say what is visible: cases in row order, sizes, geometries
+STORE/zarr.json            Zarr v3 group; attributes say what is visible: cases by row, sizes, geometries
 STORE/plan.json            rows and shapes, fixed before any worker starts
 STORE/ct/64/…              int16 HU (case, z, y, x), one volume a chunk, not compressed
 STORE/xray/x2ct/…          float32 line integrals (case, view, row, col), one case a chunk, not compressed

@@ -37,8 +37,8 @@ class Case:
 class Store:
     """One cohort's store, read only. Pickles, and is safe to use after a fork and from threads.
 
-    Chunks are read as the plain files that they are, not through zarr: that is several times faster for a whole
-    row, reads single views of a case, and leaves no event loop behind for a forked loader to hang on.
+    Chunks are read as the plain files that they are, not through zarr: that is several times faster for a
+    whole row, reads single views of a case, and leaves no event loop behind for a forked loader to hang on.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Store:
     def open(cls, path: Path) -> Store:
         """The store at a path.
 
-        Raises `UserError` where there is none, of another schema, or with no case visible yet, and `StoreError`
-        where the file of a visible case is missing or damaged.
+        Raises `UserError` where there is none, of another schema, or with no case visible yet, and
+        `StoreError` where the file of a visible case is missing or damaged.
         """
         path = Path(path)
         attributes = layout.group_attributes(path)
@@ -90,7 +90,7 @@ class Store:
         return [c for c in self.cases if c.split == name]
 
     def volume(self, case: Case, size: int) -> np.ndarray:
-        """int16 HU (z, y, x), size³. Raises `StoreError` naming the case where the chunk is missing or damaged."""
+        """int16 HU (z, y, x), size³; `StoreError` naming the case where the chunk is missing or damaged."""
         if size not in self.sizes:
             held = ", ".join(str(s) for s in self.sizes)
             raise UserError(

@@ -26,7 +26,7 @@ def lay_out(
 ) -> None:
     """Create what is missing of the group and its arrays, and grow those that have fewer rows."""
     if not (store / "zarr.json").is_file():
-        hidden = {"cases": [], "sizes": [], "geometries": []}
+        hidden: dict[str, Any] = {"cases": [], "sizes": [], "geometries": []}
         about = {"xr2ct_schema": layout.SCHEMA, "cohort": cohort, "cube_mm": cube_mm}
         zarr.create_group(store, zarr_format=3, attributes={**about, **hidden})
     group = zarr.open_group(store, mode="r+")
@@ -49,7 +49,7 @@ def write_chunk(store: Path, array: str, row: int, values: np.ndarray) -> str:
     # On disk before the case's file says so: a node that loses power must not leave a case of empty chunks.
     with layout.chunk_file(store, array, row).open("rb") as file:
         os.fsync(file.fileno())
-    return hashlib.sha256(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()).hexdigest()
+    return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def write_case(store: Path, case_id: str, attributes: Mapping[str, Any]) -> None:
@@ -68,7 +68,11 @@ def publish(
     store: Path, cases: Sequence[Mapping[str, Any]], sizes: Iterable[int], geometries: Iterable[str]
 ) -> None:
     """Make rows visible: `cases` with id, patient, split and row, in row order."""
-    visible = {"cases": [dict(c) for c in cases], "sizes": list(sizes), "geometries": list(geometries)}
+    visible: dict[str, Any] = {
+        "cases": [dict(c) for c in cases],
+        "sizes": list(sizes),
+        "geometries": list(geometries),
+    }
     group = zarr.open_group(store, mode="r+")
     if {k: group.attrs[k] for k in visible} != visible:
         group.attrs.update(visible)

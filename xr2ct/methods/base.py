@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 
@@ -39,14 +38,10 @@ class Engine(Protocol):
     """One trained network under DeepSpeed, as a method sees it."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """A pass forward in the network's precision, to go back by `backward` or, without gradient, not."""
+        """A pass forward, in the precision of the weights."""
 
     def held(self) -> AbstractContextManager[nn.Module]:
         """The bare network, frozen: what a loss of another network passes through."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the network computes in."""
 
     @property
     def accumulation(self) -> int:

@@ -116,18 +116,14 @@ class DeepSpeedNetwork:
         return self._engine.module
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What the network computes in."""
-        return next(self.module.parameters()).dtype
-
-    @property
     def skipped_steps(self) -> int:
         """Updates left out since the start because fp16 gradients overflowed."""
         return self._engine.skipped_steps
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Forward through the engine, in its precision: a training pass, to go back by `backward`."""
-        return self._engine(x.to(self.dtype))
+        """See `methods.base.Engine`."""
+        output: Tensor = self._engine(x)
+        return output
 
     @contextmanager
     def held(self) -> Iterator[nn.Module]:

@@ -1,0 +1,144 @@
+"""Neural optimal transport: a mapper g from views to volumes, against a potential d.
+
+    min_g  max_d   0.1·Σ S(f(g(x)), f(V)) − 0.1·mean d(g(x)) + mean d(V)
+
+S is the Sinkhorn divergence of a layer of random features f over the global batch. One outer step is k
+updates of g with a fresh batch each, d frozen, then one of d with a further batch, g frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from xr2ct.config import Experiment, Section
+from xr2ct.errors import UserError
+from xr2ct.methods.base import Batch, Engine, Method
+from xr2ct.models import features, potential
+from xr2ct.models.initial import seeded_weights
+from xr2ct.models.mapper import Mapper, build_mapper
+from xr2ct.projection.geometry import Geometry
+from xr2ct.transport.dual import scores_and_slope
+from xr2ct.transport.global_batch import total, world_size
+from xr2ct.transport.sinkhorn import SinkhornDivergence, at_least_fp32
+
+
+class Config(Section):
+    """The paper's weights."""
+
+    mapper_updates: int = Field(10, ge=1)
+    """k: updates of the mapper before each of the potential."""
+    transport_weight: float = Field(0.1, ge=0)
+    """Of ΣS in the mapper's loss."""
+    potential_weight: float = Field(0.1, ge=0)
+    """λ: of mean d(g(x)) in the mapper's loss."""
+    potential_scale: float = Field(100.0, gt=0)
+    """Of the potential's own loss."""
+    blur: float = Field(0.05, gt=0)
+    """Of the Sinkhorn divergence, in units of features."""
+    scaling: float = Field(0.5, gt=0, lt=1)
+    """By which the Sinkhorn iterations' blur shrinks from one to the next."""
+    potential: potential.Config = potential.Config()
+    features: features.Config = features.Config()
+
+
+def build(config: Config, experiment: Experiment, geometry: Geometry, cube_mm: float) -> NeuralOT:
+    """The method of an experiment; `UserError` for what its networks cannot take."""
+    parts = world_size() * experiment.training.accumulation
+    if config.features.statistics == "batch" and parts > 1:
+        raise UserError(
+            f"method.features.statistics: batch is for one rank without accumulation, found {parts} parts of "
+            "a batch, each with its own statistics; use calibrated"
+        )
+    mapper = build_mapper(experiment, geometry, cube_mm)
+    with seeded_weights(experiment.seed, "potential"):
+        d = potential.Potential(config.potential, experiment.data.size)
+    f = features.FeatureExtractor(config.features, experiment.seed)
+    return NeuralOT(config, mapper, d, f)
+
+
+class NeuralOT(Method):
+    """g, d, f and the order of their updates."""
+
+    def __init__(
+        self, config: Config, mapper: Mapper, d: potential.Potential, f: features.FeatureExtractor
+    ) -> None:
+        self.config = config
+        self.networks = {"mapper": mapper, "potential": d}
+        self.fixed = {"features": f}
+        self.batches_per_step = config.mapper_updates + 1
+        self.features = f
+        self.divergence = SinkhornDivergence(config.blur, config.scaling)
+
+    def prepare(self, batches: Iterator[Batch]) -> None:
+        """Calibrate f on the first training batches; every rank calls it."""
+        if self.config.features.statistics == "batch":
+            return
+        volumes = [b.ct for b in islice(batches, self.config.features.calibration_batches)]
+        self.features.to(volumes[0].device).calibrate(volumes, total)
+
+    def step(self, engines: Mapping[str, Engine], batches: Iterator[Batch]) -> dict[str, float]:
+        """k updates of the mapper, whose losses are averaged, and one of the potential."""
+        mapper, d = engines["mapper"], engines["potential"]
+        k = self.config.mapper_updates
+        of_mapper = torch.stack([self.update_mapper(mapper, d, next(batches)) for _ in range(k)])
+        of_potential = self.update_potential(mapper, d, next(batches))
+        losses = (total(torch.cat([of_mapper.mean(0), of_potential])) / world_size()).tolist()
+        names = ("mapper", "transport", "potential_of_mapped", "potential", "potential_of_real")
+        return {f"loss/{name}": loss for name, loss in zip(names, losses, strict=True)}
+
+    def update_mapper(self, mapper: Engine, d: Engine, batch: Batch) -> Tensor:
+        """One update of g; L_g, ΣS and this rank's mean d(g(x)).
+
+        Optimal transport needs every micro-batch at once. With accumulation the volumes are therefore made
+        first, and each micro-batch runs again to take back its volumes' gradient.
+        """
+        parts = batch.micro(mapper.accumulation)
+        once = len(parts) == 1
+        with torch.set_grad_enabled(once):
+            outputs = [mapper(part.views) for part in parts]
+        gradient, losses = self.mapper_loss(outputs, d, batch.ct)
+        for part, output, own in zip(parts, outputs, gradient.chunk(len(parts)), strict=True):
+            mapper.backward(output if once else mapper(part.views), own)
+        mapper.step()
+        return losses
+
+    def mapper_loss(self, outputs: list[Tensor], d: Engine, real: Tensor) -> tuple[Tensor, Tensor]:
+        """∂L_g/∂g(x) and the losses, L_g = 0.1·ΣS − 0.1·mean d(g(x)) with the mean over this rank."""
+        config = self.config
+        volumes = at_least_fp32(torch.cat(outputs).detach()).requires_grad_()
+        with torch.no_grad():
+            of_real = self.features(real)
+        transport = self.divergence(self.features(volumes), of_real)
+        (pull,) = torch.autograd.grad(transport, volumes)
+        with d.held() as frozen:
+            # By micro-batches: the mean falls apart, and the potential's activations are large.
+            scores, slopes = zip(
+                *(scores_and_slope(frozen, v) for v in volumes.chunk(len(outputs))), strict=True
+            )
+        score, slope = torch.cat(scores).mean(), torch.cat(slopes) / len(volumes)
+        gradient = config.transport_weight * pull - config.potential_weight * slope
+        loss = config.transport_weight * transport.detach() - config.potential_weight * score
+        return gradient, torch.stack([loss, transport.detach(), score])
+
+    def update_potential(self, mapper: Engine, d: Engine, batch: Batch) -> Tensor:
+        """One update of d; L_d = 100·(mean d(g(x)) − mean d(V)) and mean d(V), both of this rank."""
+        scale = self.config.potential_scale
+        mapped, real = [], []
+        for part in batch.micro(d.accumulation):
+            with torch.no_grad(), mapper.held() as frozen:
+                volumes = at_least_fp32(frozen(part.views))
+            scores = d(torch.cat([volumes, part.ct]))
+            slope = torch.full_like(scores, scale / len(batch.positions), dtype=volumes.dtype)
+            slope[len(volumes) :] *= -1
+            d.backward(scores, slope)
+            of_mapped, of_real = scores.detach().to(volumes.dtype).chunk(2)
+            mapped.append(of_mapped)
+            real.append(of_real)
+        d.step()
+        score, truth = torch.cat(mapped).mean(), torch.cat(real).mean()
+        return torch.stack([scale * (score - truth), truth])

@@ -1,0 +1,55 @@
+"""MONAI's Swin UNETR as the mapper's backbone: views lifted into channels in, one volume out."""
+
+from __future__ import annotations
+
+from monai.networks.nets import SwinUNETR
+from pydantic import Field, model_validator
+from torch import nn
+
+from xr2ct.config import Section
+from xr2ct.errors import UserError
+
+Four = tuple[int, int, int, int]
+
+
+class Config(Section):
+    """Everything else stays at MONAI's default. 62.19 M parameters with two views, at any size."""
+
+    feature_size: int = Field(48, ge=12, multiple_of=12)
+    """Channels of the first stage; they double four times."""
+    depths: Four = (2, 2, 2, 2)
+    """Transformer blocks a stage."""
+    num_heads: Four = (3, 6, 12, 24)
+    window_size: int = Field(7, ge=2)
+    """Side of the attention's windows in patches."""
+    use_checkpoint: bool = False
+    """Keep fewer activations and compute them again on the way back."""
+
+    @model_validator(mode="after")
+    def _heads(self) -> Config:
+        channels = [self.feature_size * 2**i for i in range(4)]
+        if any(h < 1 or c % h for c, h in zip(channels, self.num_heads, strict=True)):
+            raise ValueError(f"num_heads must divide the stages' channels {channels}")
+        return self
+
+
+def build(config: Config, in_channels: int, size: int) -> nn.Module:
+    """(b, in_channels, size, size, size) → (b, 1, size, size, size), no activation at the output.
+
+    `UserError` unless `size` is a multiple of 32 and at least 64: five halvings, and the last must leave
+    more than one voxel for InstanceNorm.
+    """
+    if size % 32 or size < 64:
+        near = max(64, round(size / 32) * 32)
+        raise UserError(
+            f"data.size {size}: swin-unetr needs a multiple of 32, at least 64; nearest is {near}"
+        )
+    return SwinUNETR(
+        in_channels=in_channels,
+        out_channels=1,
+        feature_size=config.feature_size,
+        depths=config.depths,
+        num_heads=config.num_heads,
+        window_size=config.window_size,
+        use_checkpoint=config.use_checkpoint,
+    )

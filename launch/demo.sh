@@ -5,7 +5,7 @@
 # FOLDER holds real chest CT: a subfolder a cohort by its name (lidc-idri, lctsc, …), or lidc-idri alone.
 set -euo pipefail
 
-data='' splits='' work=runs/demo
+data='' splits='' work=runs/demo config=configs/demo.yaml
 while [ $# -gt 0 ]; do
     case $1 in
         --data) data=$2; shift 2 ;;
@@ -25,6 +25,9 @@ if [ -z "$data" ]; then
     done
 else
     work=runs/demo-real
+    config=$work/config.yaml
+    mkdir -p "$work"
+    printf 'base: %s\nname: demo-real\nrun_root: %s\ndata: {stores: %s/stores}\n' "$PWD/configs/demo.yaml" "$work" "$work" >"$config"
 fi
 
 say 'DICOM to Zarr stores with their X-rays'
@@ -45,11 +48,8 @@ for cohort in "${found[@]}"; do
     xr2ct ingest "$cohort" "$(folder_of "$cohort")" --out "$stores/$cohort.zarr" --size 64 --angles 0,90,270 "${options[@]}"
 done
 
-settings=(run_root="$work" data.stores="$stores")
-[ ${#found[@]} -lt 7 ] && settings+=("evaluation.cohorts=[$(IFS=,; echo "${found[*]}")]")
-
 say 'Training: neural optimal transport, two ranks'
-run=$(xr2ct submit configs/demo.yaml "${settings[@]}" --cluster local --wait | tee /dev/stderr | sed -n 's/^job [^:]*: //p')
+run=$(xr2ct submit "$config" --cluster local --wait | tee /dev/stderr | sed -n 's/^job [^:]*: //p')
 
 say 'Every checkpoint on every cohort'
 xr2ct evaluate "$run"

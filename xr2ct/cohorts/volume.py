@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from xr2ct.cohorts.refused import Refused
+
+AIR_HU = -1024
+"""Lowest HU kept, and what stands where a scan has no pixels."""
+
+OBLIQUE_DEG = 2.0
+"""Largest angle between a scan's axes and the patient's; a patient lies less straight than this."""
 
 
 @dataclass(frozen=True)
@@ -18,3 +28,37 @@ class NativeVolume:
     """z, y, x."""
     attributes: dict[str, Any]
     """Kernel, contrast, thickness_mm, manufacturer …; nothing that identifies a patient."""
+
+
+def clip_hu(hu: np.ndarray) -> np.ndarray:
+    """HU from −1024 to what int16 holds: integers as int16, anything else as float32.
+
+    Below −1024 lie only a scanner's padding (−2000, −3024) and the ringing of lossy compression.
+    """
+    clipped = np.clip(hu, AIR_HU, np.iinfo(np.int16).max)
+    return clipped.astype(np.int16 if np.issubdtype(hu.dtype, np.integer) else np.float32)
+
+
+def to_patient_axes(
+    array: np.ndarray, directions: np.ndarray, spacing_mm: Sequence[float]
+) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """An array turned, by transposition and flips alone, into (z, y, x): feet→head, front→back, right→left.
+
+    `directions` (3, 3): for each axis of the array the unit vector (LPS x, y, z) along which its index
+    counts up. Raises `Refused` where an axis is more than 2° from every axis of the patient: turning it
+    would resample the scan once more.
+    """
+    along = np.abs(directions)
+    patient_axis = along.argmax(axis=1)
+    angle = math.degrees(math.acos(min(1.0, float(along.max(axis=1).min()))))
+    if angle > OBLIQUE_DEG or sorted(patient_axis) != [0, 1, 2]:
+        raise Refused(
+            f"oblique: its axes are {angle:.1f}° from the patient's, at most {OBLIQUE_DEG:.0f}° is taken"
+        )
+    order = [int(np.flatnonzero(patient_axis == axis)[0]) for axis in (2, 1, 0)]
+    turned = array.transpose(order)
+    for axis, source in enumerate(order):
+        if directions[source, patient_axis[source]] < 0:
+            turned = np.flip(turned, axis)
+    z, y, x = (float(spacing_mm[source]) for source in order)
+    return np.ascontiguousarray(turned), (z, y, x)

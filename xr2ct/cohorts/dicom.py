@@ -1,0 +1,264 @@
+"""One DICOM series: slices in the order of their positions, pixels by GDCM, a case refused where they lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+
+from xr2ct.cohorts.headers import Unreadable, read_header
+from xr2ct.cohorts.refused import Refused
+from xr2ct.cohorts.volume import AIR_HU, NativeVolume, clip_hu, to_patient_axes
+
+TILT_DEG = 0.5
+"""Largest angle between the slices' normal and the line on which they are stacked."""
+SIDEWAYS_MM = 1.0
+"""Furthest that a slice may lie off that line."""
+GAP_TOLERANCE = 0.1
+"""Largest departure of a gap from the series' median gap, as a part of it."""
+SAME_PLACE_MM = 0.01
+"""Slices nearer than this are two at one place."""
+TISSUE_HU = -900.0
+"""From here up a padding value could be a patient's."""
+
+_GEOMETRY = ["Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"]
+_VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "BitsStored", "PixelRepresentation"]
+_OPTIONAL = [
+    "GantryDetectorTilt",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "ConvolutionKernel",
+    "ContrastBolusAgent",
+    "SliceThickness",
+    "KVP",
+    "Manufacturer",
+    "ManufacturerModelName",
+]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What a slice's header says of its place and its values."""
+
+    path: Path
+    shape: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    """Between rows, between columns."""
+    position: np.ndarray
+    """(3,) LPS millimetres of the first pixel's centre."""
+    orientation: np.ndarray
+    """(2, 3) unit vectors along which columns and rows count up."""
+    tilt_deg: float
+    slope: float
+    intercept: float
+    padding: tuple[tuple[float, float], ...]
+    """Ranges of HU that stand for "no pixel"."""
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector across the slice."""
+        return np.cross(self.orientation[0], self.orientation[1])
+
+
+def read_series(files: Sequence[Path]) -> NativeVolume:
+    """The series as (z, y, x) int16 HU in patient axes.
+
+    Raises `Refused` with the reason: slices missing, doubled, unevenly spaced, tilted, unlike each other,
+    oblique to the patient by more than 2°, or a file that cannot be read. `SpacingBetweenSlices` and file
+    names play no part: positions alone say where slices lie.
+    """
+    headers = [_header(path) for path in files]
+    slices = [_slice(path, header) for path, header in zip(files, headers, strict=True)]
+    _check_alike(slices)
+    slices, gap_mm = stack(slices)
+    first = slices[0]
+    pixels = np.stack([_pixels(one) for one in slices])
+    directions = np.stack([first.normal, first.orientation[1], first.orientation[0]])
+    hu, spacing = to_patient_axes(pixels, directions, (gap_mm, *first.spacing_mm))
+    return NativeVolume(hu, spacing, _attributes(headers[0], hu.shape[0], spacing))
+
+
+def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
+    """The slices along their normal, and the millimetres from one to the next; `Refused` if uneven."""
+    normal = slices[0].normal
+    ordered = sorted(slices, key=lambda one: float(one.position @ normal))
+    positions = np.stack([one.position for one in ordered])
+    along = (positions - positions[0]) @ normal
+    gaps = np.diff(along)
+    _check_upright(ordered, positions - positions[0], along)
+    doubled = int((gaps < SAME_PLACE_MM).sum())
+    if doubled:
+        raise Refused(f"duplicated slices: {doubled} of {len(slices)} lie where another does")
+    usual = float(np.median(gaps))
+    if np.abs(gaps - usual).max() > GAP_TOLERANCE * usual:
+        missing = np.rint(gaps / usual) - 1
+        if np.abs(gaps - (missing + 1) * usual).max() <= GAP_TOLERANCE * usual:
+            raise Refused(
+                f"missing slices: {int(missing.sum())} between the others "
+                f"(a gap of {gaps.max():.2f} mm where {usual:.2f} is usual)"
+            )
+        raise Refused(f"irregular gaps between slices: {gaps.min():.2f} to {gaps.max():.2f} mm")
+    return ordered, float(along[-1] / len(gaps))
+
+
+def _check_upright(slices: Sequence[Slice], offsets: np.ndarray, along: np.ndarray) -> None:
+    """Refuse a stack that leans: the slices' normal must be the line on which they are stacked."""
+    sideways = offsets - along[:, None] * slices[0].normal
+    lean = math.degrees(math.atan2(float(np.linalg.norm(sideways[-1])), float(along[-1])))
+    tilt = max(lean, *(abs(one.tilt_deg) for one in slices))
+    if tilt > TILT_DEG:
+        raise Refused(f"gantry tilt of {tilt:.1f}°: the slices do not stand upright on each other")
+    line = np.outer(along / along[-1], sideways[-1]) if along[-1] else 0.0
+    if np.linalg.norm(sideways - line, axis=1).max() > SIDEWAYS_MM:
+        raise Refused(f"slices lie up to {np.linalg.norm(sideways, axis=1).max():.1f} mm aside of each other")
+
+
+def _check_alike(slices: Sequence[Slice]) -> None:
+    first = slices[0]
+    for one in slices[1:]:
+        if one.shape != first.shape:
+            what = f"{one.shape[0]}×{one.shape[1]} and {first.shape[0]}×{first.shape[1]} pixels"
+        elif not np.allclose(one.spacing_mm, first.spacing_mm, rtol=1e-3):
+            what = f"pixels of {one.spacing_mm[0]:g} and {first.spacing_mm[0]:g} mm"
+        elif not np.allclose(one.orientation, first.orientation, atol=1e-3):
+            what = "orientations"
+        else:
+            continue
+        raise Refused(f"slices differ in one series: {what}")
+
+
+def _header(path: Path) -> Dataset:
+    try:
+        header = read_header(path, [*_GEOMETRY, *_VALUES, *_OPTIONAL])
+    except Unreadable as error:
+        raise Refused(f"{path.name}: {error}") from error
+    if header is None:
+        raise Refused(f"{path.name}: not DICOM")
+    missing = [keyword for keyword in [*_GEOMETRY, *_VALUES] if header.get(keyword) in (None, "")]
+    if missing:
+        raise Refused(f"{path.name}: its header has no {' or '.join(missing)}")
+    return header
+
+
+def _slice(path: Path, header: Dataset) -> Slice:
+    numbers = {
+        keyword: _numbers(path, header, keyword, count)
+        for keyword, count in [
+            ("PixelSpacing", 2),
+            ("ImagePositionPatient", 3),
+            ("ImageOrientationPatient", 6),
+            ("RescaleSlope", 1),
+            ("RescaleIntercept", 1),
+        ]
+    }
+    slope, intercept = float(numbers["RescaleSlope"][0]), float(numbers["RescaleIntercept"][0])
+    if slope == 0:
+        raise Refused(f"{path.name}: RescaleSlope is 0")
+    spacing = numbers["PixelSpacing"]
+    if spacing.min() <= 0:
+        raise Refused(f"{path.name}: PixelSpacing is {spacing[0]:g}, {spacing[1]:g}")
+    orientation = numbers["ImageOrientationPatient"].reshape(2, 3)
+    if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-2):
+        raise Refused(f"{path.name}: ImageOrientationPatient is no pair of perpendicular unit vectors")
+    tilt = header.get("GantryDetectorTilt")
+    return Slice(
+        path=path,
+        shape=(int(header.Rows), int(header.Columns)),
+        spacing_mm=(float(spacing[0]), float(spacing[1])),
+        position=numbers["ImagePositionPatient"],
+        orientation=orientation,
+        tilt_deg=float(_numbers(path, header, "GantryDetectorTilt", 1)[0]) if tilt not in (None, "") else 0.0,
+        slope=slope,
+        intercept=intercept,
+        padding=_padding(header, slope, intercept),
+    )
+
+
+def _numbers(path: Path, header: Dataset, keyword: str, count: int) -> np.ndarray:
+    try:
+        values = np.atleast_1d(np.asarray(header[keyword].value, np.float64))
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{path.name}: {keyword} is not a number") from error
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise Refused(f"{path.name}: {keyword} is not {count} finite numbers")
+    return values
+
+
+def _padding(header: Dataset, slope: float, intercept: float) -> tuple[tuple[float, float], ...]:
+    """Padding as ranges of HU. Its VR often disagrees with the pixels' (63536 for −2000), and unused high
+    bits are masked on decoding, so the value is read in the pixels' own bits, allocated and stored."""
+    value = header.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return ()
+    limit = header.get("PixelPaddingRangeLimit")
+    ends = (value, limit if isinstance(limit, int) else value)
+    signed = header.PixelRepresentation == 1
+    ranges = set()
+    for bits in (header.BitsAllocated, header.BitsStored):
+        hu = sorted(_in_bits(end, bits, signed) * slope + intercept for end in ends)
+        ranges.add((hu[0] - abs(slope) / 2, hu[1] + abs(slope) / 2))
+    return tuple(sorted(ranges))
+
+
+def _in_bits(value: int, bits: int, signed: bool) -> int:
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
+
+
+def _pixels(one: Slice) -> np.ndarray:
+    """(row, column) int16 HU; GDCM decompresses and rescales."""
+    try:
+        image = sitk.ReadImage(str(one.path), imageIO="GDCMImageIO")
+    except RuntimeError as error:
+        raise Refused(f"{one.path.name}: pixels cannot be read (truncated or damaged)") from error
+    array = sitk.GetArrayViewFromImage(image)
+    if array.shape != (1, *one.shape):
+        raise Refused(f"{one.path.name}: holds {array.shape} pixels where its header says {one.shape}")
+    hu = np.rint(array[0]).astype(np.int32) if array.dtype.kind == "f" else array[0].copy()
+    for low, high in one.padding:
+        mask = (array[0] >= low) & (array[0] <= high)
+        if high > TISSUE_HU:
+            # A wrong header must not drill holes into tissue: padding reaches the picture's border.
+            inner = sitk.BinaryGrindPeak(sitk.GetImageFromArray(mask.astype(np.uint8)), foregroundValue=1)
+            mask = sitk.GetArrayViewFromImage(inner).astype(bool)
+        hu[mask] = AIR_HU
+    return clip_hu(hu)
+
+
+def _attributes(header: Dataset, slices: int, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
+    """What a reader of the store may want to sort by; nothing that names a patient, a day or a place."""
+    agent = _text(header, "ContrastBolusAgent").upper()
+    return {
+        "format": "dicom",
+        "slices": slices,
+        "spacing_mm": [round(value, 6) for value in spacing_mm],
+        "thickness_mm": _optional_number(header, "SliceThickness"),
+        "kernel": _text(header, "ConvolutionKernel") or None,
+        "contrast": agent not in ("", "NO", "NONE", "N"),
+        "kvp": _optional_number(header, "KVP"),
+        "manufacturer": _text(header, "Manufacturer") or None,
+        "model": _text(header, "ManufacturerModelName") or None,
+    }
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    return (
+        "/".join(map(str, value))
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else str(value or "")
+    )
+
+
+def _optional_number(header: Dataset, keyword: str) -> float | None:
+    try:
+        number = float(header.get(keyword))
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,142 @@
+"""Where the patient is in a CT: the body without the table, and the lungs, by thresholds and shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy import ndimage
+
+from xr2ct.cohorts.volume import AIR_HU
+
+Spacing = tuple[float, float, float]
+
+BODY_HU = -500.0
+"""Halfway between air and tissue."""
+LUNG_HU = -400.0
+"""Most of an inflated lung lies below, vessels and collapse above."""
+SHELL_MM = 4.0
+"""Radius of the ball that opens the tissue: less than 8 mm thick is a table's shell, a tube or a blanket,
+while every chest wall is thicker."""
+TABLE_MM = 15.0
+"""Half the side of the box that opens the filled body: what hangs on it by less is a table's edge."""
+MIN_LUNGS_ML = 300.0
+"""Less air inside a body is bowel or sinus."""
+SECOND_LUNG = 0.2
+"""The smallest part of the larger lung that a separate piece of air has to reach to be the other one."""
+
+_WORKING_MM = 3.0
+_IN_PLANE = np.zeros((3, 3, 3), bool)
+_IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
+
+
+def body_mask(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """(z, y, x) bool: the largest piece of tissue, table and clothes taken off, filled slice by slice.
+
+    `hu` (z, y, x) in patient axes. All False where there is no tissue. Voxels much finer than 3 mm are
+    averaged to about that first, so the outline of a fine volume is as coarse.
+    """
+    return _on_coarse(_body, hu, spacing_mm)
+
+
+def lung_mask(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """(z, y, x) bool: the air inside the body, largest piece and a second of its order, airways included.
+
+    All False where that is less than 300 ml. Worked out on the grid of `body_mask`.
+    """
+    return _on_coarse(_lungs, hu, spacing_mm)
+
+
+def coarse(hu: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, Spacing]:
+    """Means over blocks of whole voxels, about 3 mm a side, and their spacing; air fills the last blocks."""
+    factors = _factors(spacing_mm)
+    blocks = hu
+    for axis in (1, 2, 0):
+        blocks = _block_means(blocks, axis, factors[axis])
+    z, y, x = (step * factor for step, factor in zip(spacing_mm, factors, strict=True))
+    return blocks, (z, y, x)
+
+
+def _block_means(array: np.ndarray, axis: int, factor: int) -> np.ndarray:
+    """Means of `factor` neighbours by strided sums: NumPy's mean over a short axis is several times slower."""
+    before = (slice(None),) * axis
+    shape = list(array.shape)
+    shape[axis] = -(-shape[axis] // factor)
+    total = np.zeros(shape, np.float32)
+    for first in range(factor):
+        part = array[(*before, slice(first, None, factor))]
+        total[(*before, slice(0, part.shape[axis]))] += part
+        total[(*before, slice(part.shape[axis], None))] += AIR_HU
+    return total / factor
+
+
+def find_body_and_lungs(blocks: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:
+    """Both masks of a volume that `coarse` has made, the body worked out once."""
+    body = _body(blocks, spacing_mm)
+    return body, _air_inside(blocks, body, spacing_mm)
+
+
+def _factors(spacing_mm: Spacing) -> list[int]:
+    return [max(1, int(_WORKING_MM / step + 1e-6)) for step in spacing_mm]
+
+
+def _on_coarse(
+    find: Callable[[np.ndarray, Spacing], np.ndarray], hu: np.ndarray, spacing_mm: Spacing
+) -> np.ndarray:
+    blocks, block_mm = coarse(hu, spacing_mm)
+    mask = find(blocks, block_mm)
+    for axis, factor in enumerate(_factors(spacing_mm)):
+        mask = mask.repeat(factor, axis)
+    return mask[: hu.shape[0], : hu.shape[1], : hu.shape[2]]
+
+
+def _body(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    tissue = _largest(_open_by_ball(blocks > BODY_HU, SHELL_MM, spacing_mm))
+    return _largest(_open_by_box(_fill_in_plane(tissue), TABLE_MM, spacing_mm))
+
+
+def _lungs(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    return _air_inside(blocks, _body(blocks, spacing_mm), spacing_mm)
+
+
+def _air_inside(blocks: np.ndarray, body: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    pieces, _ = ndimage.label(body & (blocks < LUNG_HU))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    kept = sizes >= max(1.0, SECOND_LUNG * sizes.max())
+    if sizes[kept].sum() * math.prod(spacing_mm) / 1000 < MIN_LUNGS_ML:
+        return np.zeros_like(body)
+    return kept[pieces]
+
+
+def _open_by_ball(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """What a ball inside the mask reaches. The volume's border does not erode."""
+    steps = [np.arange(-int(radius_mm / step), int(radius_mm / step) + 1) * step for step in spacing_mm]
+    z, y, x = np.meshgrid(*steps, indexing="ij")
+    ball = z * z + y * y + x * x <= radius_mm**2
+    return ndimage.binary_dilation(ndimage.binary_erosion(mask, ball, border_value=1), ball)
+
+
+def _open_by_box(mask: np.ndarray, half_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """What a box inside the mask reaches; separable, so cheap at any size, and tables lie along the axes."""
+    size = [2 * int(half_mm / step) + 1 for step in spacing_mm]
+    core = ndimage.minimum_filter(mask.view(np.uint8), size, mode="nearest")
+    return ndimage.maximum_filter(core, size, mode="nearest").view(bool)
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    pieces, _ = ndimage.label(mask)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return (pieces == sizes.argmax()) & mask
+
+
+def _fill_in_plane(mask: np.ndarray) -> np.ndarray:
+    """Holes of each axial slice filled: airways are open at the neck, so the lungs are no hole in 3D."""
+    outside, _ = ndimage.label(~mask, _IN_PLANE)
+    border = np.zeros_like(mask)
+    border[:, [0, -1], :] = border[:, :, [0, -1]] = True
+    reached = np.zeros(outside.max() + 1, bool)
+    reached[outside[border]] = True
+    return mask | ~reached[outside]

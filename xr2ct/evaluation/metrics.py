@@ -8,7 +8,7 @@ it first.
 |---|---|
 | `honest` | over the whole volume, peak 1; SSIM in 3D under a Gaussian window (σ 1.5, 11³); MAE also in HU |
 | `honest_body`, `honest_lungs` | the same over the voxels of a mask; SSIM is its map's mean over them |
-| `rc2024` | ×2000 to the nearest integer, peak 4095; SSIM of 2D slices (7×7, uniform), (2·axis 2 + axis 0)/3 |
+| `rc2024` | ×2000, rounded, peak 4095; SSIM of 2D slices (7×7, uniform), (2·axis 2 + axis 0)/3 |
 | `x2ct_3d` | ×2500, peak 4095: honest + 4.286 dB |
 | `x2ct_slice` | the same a slice, averaged over the slices along three axes; SSIM likewise (7×7, uniform) |
 | `psct` | ×2500, peak 2500: the honest PSNR; `psnr_slice` averaged as in `x2ct_slice` |

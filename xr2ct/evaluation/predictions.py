@@ -1,0 +1,97 @@
+"""Anyone's predictions: volumes from elsewhere, scored as a checkpoint's are and joined to every table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xr2ct.cohorts.reader import read_volume_file
+from xr2ct.errors import UserError, WorkFailed
+from xr2ct.evaluation import priors
+from xr2ct.evaluation.scoring import TRUTH, Pair
+from xr2ct.evaluation.sweep import Sweep, choose_device, find_pairs, finish, score_and_commit
+from xr2ct.evaluation.truth import Truth
+from xr2ct.methods.base import Batch
+from xr2ct.run import Run
+
+FORMATS = (".mha", ".nii.gz", ".npy")
+RESERVED = (priors.MEAN, priors.NEAREST, TRUTH)
+
+
+def evaluate_predictions(
+    run: Run,
+    folder: Path,
+    name: str,
+    cohorts: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+) -> Sweep:
+    """Score FOLDER/CASE.mha, .nii.gz or .npy (HU, z, y, x at the run's size) as method `name` of a run.
+
+    Of the splits that `evaluate` scores, those of which the folder has every case; having a part of one is a
+    `UserError`. Files may have changed, so they are always scored again.
+    """
+    if not re.fullmatch(r"[A-Za-z][\w.-]*", name) or name.startswith("step-") or name in RESERVED:
+        raise UserError(
+            f"--name {name}: expected letters, digits and _.-, other than {', '.join(RESERVED)}, step-…"
+        )
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not a folder of predictions")
+    experiment = run.experiment()
+    device = choose_device(experiment, device)
+    sweep = Sweep()
+    pairs = [p for p in find_pairs(experiment, cohorts, sweep.missing) if _all_there(folder, p)]
+    if not pairs:
+        raise UserError(f"{folder}: holds no CASE{', CASE'.join(FORMATS)} of the cases asked for")
+    spacing = pairs[0].store.cube_mm / experiment.data.size
+    predictor = _Files(folder, experiment.data.size, spacing)
+    failures: list[str] = []
+    for pair in pairs:
+        failures += score_and_commit(run, pair, {name: predictor}, experiment, device, sweep)
+    finish(run, experiment, pairs, sweep)
+    if failures:
+        raise WorkFailed("\n".join(failures))
+    return sweep
+
+
+class _Files:
+    """Reads the volumes of a batch."""
+
+    def __init__(self, folder: Path, size: int, spacing_mm: float) -> None:
+        self._folder, self._size, self._spacing = folder, size, spacing_mm
+
+    def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Tensor:
+        units = [truth.window.to_unit(torch.from_numpy(self._read(truth.case))) for truth in truths]
+        return torch.stack(units)[:, None].to(batch.ct.device)
+
+    def _read(self, case: str) -> np.ndarray:
+        file = _file_of(self._folder, case)
+        assert file is not None
+        if file.suffix == ".npy":
+            hu, spacing = np.load(file, allow_pickle=False), (self._spacing,) * 3
+        else:
+            volume = read_volume_file(file)
+            hu, spacing = volume.hu, volume.spacing_mm
+        if hu.shape != (self._size,) * 3 or not np.allclose(spacing, self._spacing, rtol=1e-3):
+            told = " × ".join(map(str, hu.shape)), " × ".join(f"{s:g}" for s in spacing)
+            raise UserError(
+                f"{file}: {told[0]} voxels of {told[1]} mm, expected {self._size}³ of {self._spacing:g} mm"
+            )
+        return hu.astype(np.float32)
+
+
+def _all_there(folder: Path, pair: Pair) -> bool:
+    absent = [case.id for case in pair.cases if _file_of(folder, case.id) is None]
+    if absent and len(absent) < len(pair.cases):
+        raise UserError(
+            f"{folder}: lacks {len(absent)} of the {len(pair.cases)} cases of {pair}, as {absent[0]}.mha"
+        )
+    return not absent
+
+
+def _file_of(folder: Path, case: str) -> Path | None:
+    return next((f for suffix in FORMATS if (f := folder / f"{case}{suffix}").is_file()), None)

@@ -1,0 +1,134 @@
+"""RUN/evaluations/SOURCE/COHORT-SPLIT.csv: a row a patient, every metric by mode, committed once and whole.
+
+SOURCE is a checkpoint (``step-000500``) or a method without one: ``prior-mean``, ``prior-nearest``,
+``truth``, or the name given to predictions from elsewhere. A metric that is not defined for a patient is left
+empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xr2ct.cohorts.names import COHORTS, SPLITS
+from xr2ct.evaluation import metrics, reprojection
+from xr2ct.run import Run, step_of, write_atomically
+
+COLUMNS = (*metrics.COLUMNS, *reprojection.COLUMNS)
+LABELS = ("case", "views", "scaling", "weights", "store")
+"""`views`: angles in degrees in the order of the mapper's channels, as ``90+0``. `scaling`: what 0 and 1 are,
+``window`` for the ends of the HU window, ``minmax`` for those of the volume's own range. `weights`:
+``mapper`` or ``mapper-ema``, empty without a checkpoint. `store`: how the checksum
+of what was scored against begins."""
+
+_FILE = re.compile(rf"({'|'.join(COHORTS)})-({'|'.join(SPLITS)})\.csv")
+_CHECKPOINT = re.compile(r"step-\d{6,}")
+
+Row = Mapping[str, Any]
+"""One patient: `LABELS` as text, `COLUMNS` as numbers, NaN where a metric is not defined."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One file: what was scored on which patients."""
+
+    run: str
+    """Name of the run's folder."""
+    source: str
+    cohort: str
+    split: str
+    rows: Sequence[Row]
+    """At least one."""
+
+    @property
+    def step(self) -> int | None:
+        """The checkpoint's outer step; None for a method without a checkpoint."""
+        return step_of(Path(self.source)) if _CHECKPOINT.fullmatch(self.source) else None
+
+    @property
+    def views(self) -> tuple[float, ...]:
+        """Angles in degrees."""
+        return tuple(float(angle) for angle in self.rows[0]["views"].split("+"))
+
+    @property
+    def scaling(self) -> str:
+        return str(self.rows[0]["scaling"])
+
+    @property
+    def cases(self) -> list[str]:
+        return [row["case"] for row in self.rows]
+
+    def column(self, name: str) -> list[float]:
+        """A metric, ``mode/metric``, of the patients for whom it is defined."""
+        return [row[name] for row in self.rows if not math.isnan(row[name])]
+
+    def mean(self, name: str) -> float:
+        """Of `column`; NaN where it is empty."""
+        values = self.column(name)
+        return math.fsum(values) / len(values) if values else math.nan
+
+
+def result_file(run: Run, source: str, cohort: str, split: str) -> Path:
+    return run.evaluations / source / f"{cohort}-{split}.csv"
+
+
+def views_label(angles_deg: Sequence[float]) -> str:
+    return "+".join(f"{angle:g}" for angle in angles_deg)
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Commit a file: whoever reads it sees all of it or none. Metrics that a row lacks are left empty."""
+    lines = [
+        [row[name] for name in LABELS] + [number(row.get(name, math.nan)) for name in COLUMNS] for row in rows
+    ]
+    write_atomically(path, csv_text([[*LABELS, *COLUMNS], *lines]))
+
+
+def read_rows(path: Path) -> list[Row] | None:
+    """The rows of a file; None where it is absent, not whole, or of another version's columns."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    head, *lines = list(csv.reader(io.StringIO(text))) or [[]]
+    if (
+        head != [*LABELS, *COLUMNS]
+        or not text.endswith("\n")
+        or any(len(line) != len(head) for line in lines)
+    ):
+        return None
+    return [
+        {
+            name: text if name in LABELS else float(text or math.nan)
+            for name, text in zip(head, line, strict=True)
+        }
+        for line in lines
+    ]
+
+
+def read_results(run: Run) -> list[Result]:
+    """Every whole file of a run that has a row, by folder and file name."""
+    results = []
+    for path in sorted(run.evaluations.glob("*/*.csv")):
+        match = _FILE.fullmatch(path.name)
+        rows = read_rows(path) if match else None
+        if match and rows:
+            results.append(Result(run.path.name, path.parent.name, match[1], match[2], rows))
+    return results
+
+
+def number(value: float) -> str:
+    """As files hold it: empty for NaN."""
+    return "" if math.isnan(value) else f"{value:.9g}"
+
+
+def csv_text(lines: Sequence[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()

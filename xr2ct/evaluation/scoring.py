@@ -1,0 +1,111 @@
+"""One pass over the patients of a cohort's split, scoring any number of reconstructions of each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from xr2ct.config import Experiment
+from xr2ct.errors import WorkFailed
+from xr2ct.evaluation.metrics import score_volume
+from xr2ct.evaluation.reprojection import project_hu, reprojection_error
+from xr2ct.evaluation.results import Row, views_label
+from xr2ct.evaluation.truth import Truth, read_truths
+from xr2ct.loading.loader import sequential
+from xr2ct.methods.base import Batch
+from xr2ct.store import Case, Store
+
+log = logging.getLogger(__name__)
+
+Predictor = Callable[[Batch, Sequence[Truth]], Tensor]
+"""Reconstructions (b, 1, z, y, x) on the unit interval of a batch; truths for their HU scale alone."""
+
+TRUTH = "truth"
+"""The truth in a reconstruction's place: its re-projection error is what the volume's grid alone costs."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A cohort's split."""
+
+    store: Store
+    split: str
+    cases: Sequence[Case]
+
+    def __str__(self) -> str:
+        return f"{self.store.cohort} {self.split}"
+
+
+def the_truth(batch: Batch, truths: Sequence[Truth]) -> Tensor:
+    return batch.ct
+
+
+def labels(pair: Pair, experiment: Experiment, source: str) -> dict[str, str]:
+    """What is the same in all rows of a file."""
+    data = experiment.data
+    return {
+        "views": views_label(data.views),
+        "scaling": data.scaling,
+        "weights": experiment.evaluation.weights if source.startswith("step-") else "",
+        "store": pair.store.checksum(data.size, data.geometry)[:12],
+    }
+
+
+def score_pair(
+    pair: Pair, predictors: Mapping[str, Predictor], experiment: Experiment, device: torch.device
+) -> tuple[dict[str, list[Row]], list[str]]:
+    """Rows by source, and why a source has none: a reconstruction that is not finite, by case.
+
+    Volumes, masks and X-rays are read once for all sources. Raises `StoreError` for a damaged chunk.
+    """
+    data, told = experiment.data, experiment.evaluation
+    cases = {case.id: case for case in pair.cases}
+    shared = {source: labels(pair, experiment, source) for source in predictors}
+    rows: dict[str, list[Row]] = {source: [] for source in predictors}
+    failures: list[str] = []
+    batches = sequential(pair.store, pair.cases, data, batch=told.batch, device=device)
+    with tqdm(total=len(cases), desc=str(pair), unit="patient", disable=None) as progress:
+        for batch in batches:
+            truths = read_truths(pair.store, cases, batch, data, reproject=told.reprojection)
+            for source in list(rows):
+                try:
+                    scored = _score(source, predictors[source](batch, truths), truths, pair, experiment)
+                except WorkFailed as failure:
+                    failures.append(f"{pair}, {source}: {failure}")
+                    del rows[source]
+                    continue
+                rows[source] += [
+                    {"case": truth.case, **shared[source], **scores}
+                    for truth, scores in zip(truths, scored, strict=True)
+                ]
+            progress.update(len(truths))
+    return rows, failures
+
+
+def _score(
+    source: str, prediction: Tensor, truths: Sequence[Truth], pair: Pair, experiment: Experiment
+) -> list[dict[str, float]]:
+    """Every metric of each volume of a batch (b, 1, z, y, x)."""
+    volumes = prediction[:, 0].float()
+    for volume, truth in zip(volumes, truths, strict=True):
+        if not torch.isfinite(volume).all():
+            raise WorkFailed(f"case {truth.case}: the reconstruction is not finite")
+    scores: list[dict[str, float]] = [{} for _ in truths]
+    if source != TRUTH:
+        scores = [
+            score_volume(volume, t.unit, t.window.width, t.masks)
+            for volume, t in zip(volumes, truths, strict=True)
+        ]
+    if experiment.evaluation.reprojection:
+        data = experiment.data
+        hu = torch.stack([t.window.to_hu(volume) for volume, t in zip(volumes, truths, strict=True)])
+        again = project_hu(hu, pair.store.cube_mm, pair.store.geometries[data.geometry], data.views)
+        for score, lines, truth in zip(scores, again, truths, strict=True):
+            assert truth.line_integrals is not None
+            score |= reprojection_error(lines, truth.line_integrals)
+    return scores

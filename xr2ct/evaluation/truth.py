@@ -1,0 +1,64 @@
+"""What reconstructions are held against, made once for all: masks, HU scale, the X-rays that came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xr2ct.cohorts.lungs import body_mask, lung_mask
+from xr2ct.config import Data
+from xr2ct.methods.base import Batch
+from xr2ct.store import Case, Store
+from xr2ct.window import HuWindow
+
+
+def unit_window(hu: np.ndarray, data: Data) -> HuWindow:
+    """The HU that are 0 and 1 for a volume: the experiment's window, or the volume's own range."""
+    if data.scaling == "window":
+        return HuWindow(*data.hu_window)
+    return HuWindow(float(hu.min()), float(hu.max()))
+
+
+def region_masks(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, np.ndarray]:
+    """Booleans (z, y, x) by region, from the true HU."""
+    return {"body": body_mask(hu, spacing_mm), "lungs": lung_mask(hu, spacing_mm)}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One case."""
+
+    case: str
+    unit: Tensor
+    """(z, y, x)."""
+    window: HuWindow
+    masks: Mapping[str, Tensor]
+    line_integrals: Tensor | None
+    """(view, row, col) as stored; None where re-projection is off."""
+
+
+def read_truths(
+    store: Store, cases: Mapping[str, Case], batch: Batch, data: Data, *, reproject: bool
+) -> list[Truth]:
+    """The truths of a batch of the loader, in its order and on its device."""
+    device = batch.ct.device
+    spacing = store.cube_mm / data.size
+    truths = []
+    for unit, name in zip(batch.ct[:, 0], batch.cases, strict=True):
+        hu = store.volume(cases[name], data.size)
+        masks = region_masks(hu, (spacing,) * 3)
+        stored = store.xray(cases[name], data.geometry, data.views) if reproject else None
+        truths.append(
+            Truth(
+                name,
+                unit,
+                unit_window(hu, data),
+                {region: torch.from_numpy(mask).to(device) for region, mask in masks.items()},
+                None if stored is None else torch.from_numpy(stored).to(device),
+            )
+        )
+    return truths

@@ -59,7 +59,7 @@ def coarse(hu: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, Spacing]:
 
 
 def _block_means(array: np.ndarray, axis: int, factor: int) -> np.ndarray:
-    """Means of `factor` neighbours by strided sums: NumPy's mean over a short axis is several times slower."""
+    """Means of `factor` neighbours by strided sums; NumPy's mean over a short axis is far slower."""
     before = (slice(None),) * axis
     shape = list(array.shape)
     shape[axis] = -(-shape[axis] // factor)

@@ -1,0 +1,85 @@
+"""Where figures come from: versions, the code's commit, the stores' checksums. Kept in every run's config."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from xr2ct.config import Experiment
+from xr2ct.errors import UserError
+
+log = logging.getLogger(__name__)
+
+PACKAGES = (
+    "xr2ct",
+    "torch",
+    "deepspeed",
+    "monai",
+    "geomloss",
+    "numpy",
+    "zarr",
+    "nvidia-dali-cuda120",
+    "nvidia-dali-cuda130",
+    "safetensors",
+)
+"""What can change a trained weight."""
+
+
+def versions() -> dict[str, str]:
+    """Python's and each installed package's version, and CUDA's and cuDNN's where torch has them."""
+    import torch
+
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+        found["cudnn"] = str(torch.backends.cudnn.version())
+    return found
+
+
+def commit() -> str | None:
+    """The git commit of this package, ending in ``-dirty`` where files differ from it; None outside git."""
+    package = Path(__file__).resolve().parent
+    # An installed copy may lie inside somebody else's repository: ask whether this very file is tracked.
+    if _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    head = _git(package, "rev-parse", "HEAD")
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    return f"{head}-dirty" if head and changed else head
+
+
+def store_checksums(experiment: Experiment) -> dict[str, str]:
+    """By cohort, the checksum of what the experiment reads of the store trained on and of those evaluated on.
+
+    Stores that are not there yet are left out; one that cannot be opened too, with a warning.
+    """
+    from xr2ct.store import Store, StoreError
+
+    data = experiment.data
+    checksums = {}
+    for cohort in sorted({data.cohort, *experiment.evaluation.cohorts}):
+        path = data.stores / f"{cohort}.zarr"
+        if not path.is_dir():
+            continue
+        try:
+            checksums[cohort] = Store.open(path).checksum(data.size, data.geometry)
+        except (UserError, StoreError) as error:
+            log.warning("%s", error)
+    return checksums
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,65 @@
+"""The method, its engines and what goes with them, as at step 0."""
+
+from __future__ import annotations
+
+import torch
+
+from xr2ct.config import Experiment, validate
+from xr2ct.methods.base import Method
+from xr2ct.projection.geometry import Geometry
+from xr2ct.registry import component
+from xr2ct.run import Run
+from xr2ct.seeds import derive_seed
+from xr2ct.store import Store
+from xr2ct.training import start
+from xr2ct.training.agreement import from_rank_0
+from xr2ct.training.distributed import Ranks
+from xr2ct.training.ema import MovingAverage
+from xr2ct.training.engines import Precision, build_engines
+from xr2ct.training.precision import faster_precision
+from xr2ct.training.state import TrainingState, seed_everything
+
+
+def build(run: Run, experiment: Experiment, store: Store, ranks: Ranks) -> TrainingState:
+    """Networks with their initial weights under engines, and RUN/config.yaml written; collective."""
+    resolved = from_rank_0(ranks, lambda: start.earlier_resolution(run, experiment, ranks))
+    geometry = store.geometries[experiment.data.geometry]
+    # What draws from the global generators draws alike in all ranks here, and differently in each from
+    # then on.
+    seed_everything(derive_seed(experiment.seed, "networks"))
+    method = build_method(experiment, geometry, store.cube_mm)
+    if resolved is None:
+        resolved = from_rank_0(
+            ranks,
+            lambda: start.resolve(
+                experiment, store, ranks, choose_precision(experiment, method, geometry, ranks)
+            ),
+        )
+    experiment = experiment.model_copy(update={"resolved": resolved})
+    engines = build_engines(method, experiment, resolved.precision, ranks)
+    from_rank_0(ranks, lambda: start.write_config(run, experiment))
+    seed_everything(derive_seed(experiment.seed, "training", ranks.rank))
+    weights = engines["mapper"].consolidated_weights()
+    average = MovingAverage(weights, experiment.training.ema.decay) if ranks.rank == 0 else None
+    return TrainingState(experiment, method, engines, ranks, average)
+
+
+def build_method(experiment: Experiment, geometry: Geometry, cube_mm: float) -> Method:
+    """The method that the experiment names; `UserError` for what it cannot take."""
+    keys = dict(experiment.method)
+    name = keys.pop("name")
+    module = component("xr2ct.methods", name)
+    method: Method = module.build(
+        validate(module.Config, keys, f"method {name}"), experiment, geometry, cube_mm
+    )
+    return method
+
+
+def choose_precision(experiment: Experiment, method: Method, geometry: Geometry, ranks: Ranks) -> Precision:
+    """As configured; `auto` is the faster one here, on random views of a micro-batch's shape."""
+    training = experiment.training
+    if training.precision != "auto":
+        return training.precision
+    micro_batch = training.batch // (ranks.world_size * training.accumulation)
+    shape = (micro_batch, len(experiment.data.views), geometry.pixels, geometry.pixels)
+    return faster_precision(method.networks["mapper"], torch.rand(shape, device=ranks.device))

@@ -1,0 +1,183 @@
+"""What is settled before the first step: the data, whether a run may go on, and what was found out once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from xr2ct import provenance
+from xr2ct.config import Experiment, Resolved, differences, dump, validate
+from xr2ct.errors import UserError, WorkFailed
+from xr2ct.loading.source import Source
+from xr2ct.locks import alone
+from xr2ct.registry import component
+from xr2ct.run import Run, write_atomically
+from xr2ct.seeds import generator
+from xr2ct.store import Case, Store
+from xr2ct.training import checkpoints
+from xr2ct.training.agreement import from_rank_0
+from xr2ct.training.distributed import Ranks
+from xr2ct.training.engines import Precision
+
+log = logging.getLogger(__name__)
+
+FREE = (
+    "run_root",
+    "data.stores",
+    "evaluation.",
+    "tracking.",
+    "training.checkpoint_every",
+    "training.keep_engines",
+)
+"""Keys that a run may be started again with other values of, since they change none of its losses. A
+store may move because its checksum is compared; all other keys, `training.threads` too, may change at
+least a rounding."""
+
+
+def completed(experiment: Experiment) -> Experiment:
+    """With every key of its mapper and method stated, defaults too; `UserError` for a wrong one."""
+    parts = {}
+    for kind, package, default in (
+        ("mapper", "xr2ct.models", "swin-unetr"),
+        ("method", "xr2ct.methods", "neural-ot"),
+    ):
+        given = {"name": default, **getattr(experiment, kind)}
+        name = given.pop("name")
+        config = validate(component(package, name).Config, given, f"{kind} {name}")
+        parts[kind] = {"name": name, **config.model_dump(mode="json")}
+    return experiment.model_copy(update={**parts, "resolved": None})
+
+
+def open_training_data(experiment: Experiment) -> tuple[Store, list[Case]]:
+    """The store to learn from and its training cases; `UserError` naming what is there instead."""
+    data = experiment.data
+    path = data.stores / f"{data.cohort}.zarr"
+    if not path.is_dir():
+        there = ", ".join(sorted(p.name for p in data.stores.glob("*.zarr"))) or "no store"
+        raise UserError(f"{path}: not there (in data.stores: {there}); `xr2ct ingest` makes it")
+    store = Store.open(path)
+    cases = training_cases(experiment, store)
+    Source(store, cases, data, experiment.augmentation)  # refuses what the store lacks
+    return store, cases
+
+
+def training_cases(experiment: Experiment, store: Store) -> list[Case]:
+    """The training split, or the first `data.train_cases` of its seeded order."""
+    cases = store.split("train")
+    wanted = experiment.data.train_cases
+    if not cases or (wanted is not None and wanted > len(cases)):
+        raise UserError(
+            f"{store.path}: {len(cases)} cases in the training split, expected {wanted or 'some'}"
+        )
+    if wanted is None:
+        return cases
+    order = generator(experiment.seed, "train_cases").permutation(len(cases))
+    return [cases[i] for i in order[:wanted]]
+
+
+def refuse_other_values(run: Run, experiment: Experiment) -> None:
+    """`UserError` listing the keys in which a run with a checkpoint was started otherwise.
+
+    Until there is one nothing is lost by other values, and a mistake in them may have kept it from
+    coming so far.
+    """
+    if not run.steps():
+        return
+    old, new = _comparable(run.experiment()), _comparable(experiment)
+    if lines := [line for line in differences(old, new) if not line.startswith(FREE)]:
+        raise UserError(
+            f"{run.path}: started with other values; delete it, or give this one another name\n"
+            + "\n".join(f"  {line}" for line in lines)
+        )
+
+
+def earlier_resolution(run: Run, experiment: Experiment, ranks: Ranks) -> Resolved | None:
+    """What the run's start found out; None where nothing is saved yet.
+
+    Raises `UserError` where going on would not be the same. Other versions cost a warning. Another number
+    of ranks is refused where ZeRO splits the optimizer's state over them; without it, losses go on alike
+    up to rounding.
+    """
+    if not run.steps():
+        return None
+    resolved = run.experiment().resolved
+    assert resolved is not None
+    now = provenance.store_checksums(experiment)
+    for cohort in sorted(resolved.stores.keys() & now.keys()):
+        if resolved.stores[cohort] == now[cohort]:
+            continue
+        told = f"{run.path}: the store of {cohort} has changed since the start: "
+        told += f"{resolved.stores[cohort]} → {now[cohort]}"
+        if cohort == experiment.data.cohort:
+            raise UserError(f"{told}; start a new run, or bring that store back")
+        log.warning("%s", told)
+    for line in differences(resolved.versions, provenance.versions()):
+        log.warning("%s: another version than at the start: %s", run.path, line)
+    if resolved.world_size != ranks.world_size:
+        told = f"{run.path}: started on {resolved.world_size} ranks, now {ranks.world_size}"
+        if experiment.training.zero_stage > 0:
+            raise UserError(
+                f"{told}; with training.zero_stage {experiment.training.zero_stage} keep the number"
+            )
+        log.warning("%s: losses go on alike up to rounding", told)
+    return resolved
+
+
+def resolve(experiment: Experiment, store: Store, ranks: Ranks, precision: Precision) -> Resolved:
+    """What a run's start finds out, once."""
+    return Resolved(
+        precision=precision,
+        world_size=ranks.world_size,
+        geometry=store.geometries[experiment.data.geometry].as_attributes(),
+        cube_mm=store.cube_mm,
+        stores=provenance.store_checksums(experiment),
+        versions=provenance.versions(),
+        commit=provenance.commit(),
+    )
+
+
+def write_config(run: Run, experiment: Experiment) -> None:
+    """RUN/config.yaml, replaced whole."""
+    write_atomically(run.config_file, dump(experiment))
+
+
+def checkpoint_to_resume(run: Run) -> int | None:
+    """The step to go on from, None at a first start; damaged newer ones are set aside and named.
+
+    Raises `WorkFailed` where there are checkpoints and none to go on from: starting over is the user's
+    to decide.
+    """
+    checkpoints.remove_leftovers(run)
+    step, passed_over = checkpoints.newest_whole(run)
+    reasons = "\n".join(f"  {run.checkpoint(s).name}: {reason}" for s, reason in passed_over.items())
+    if step is None and passed_over:
+        raise WorkFailed(f"{run.path}: no checkpoint to go on from; delete the run to start over\n{reasons}")
+    newer = [s for s in passed_over if step is not None and s > step]
+    if newer:
+        log.warning("%s: going on from step %d, since newer ones cannot be used\n%s", run.path, step, reasons)
+    for s in newer:
+        checkpoints.set_aside(run, s)
+    return step
+
+
+@contextmanager
+def held_by_one(run: Run, ranks: Ranks) -> Iterator[None]:
+    """Keep a second command from training the same run at the same time; `WorkFailed` where one does."""
+    with ExitStack() as held:
+        from_rank_0(ranks, lambda: _hold(run, held))
+        yield
+
+
+def _hold(run: Run, held: ExitStack) -> None:
+    try:
+        held.enter_context(alone(run.path / ".lock"))
+    except TimeoutError:
+        raise WorkFailed(f"{run.path}: being trained by another process") from None
+    except OSError as error:
+        log.warning("%s: cannot be locked against a second command (%s)", run.path, error.strerror)
+
+
+def _comparable(experiment: Experiment) -> dict[str, Any]:
+    return experiment.model_dump(mode="json", exclude={"resolved"})

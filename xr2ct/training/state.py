@@ -1,0 +1,158 @@
+"""Everything a run is after an outer step, to and from a checkpoint's folder.
+
+mapper.safetensors, mapper-ema.safetensors, <fixed network>.safetensors and config.yaml are for whoever
+uses the result. engines/ holds what only resuming needs: a folder for each DeepSpeed engine, state.json
+with the place in the data, and a random-NNNNN.pt for each rank.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from xr2ct.config import Experiment, dump
+from xr2ct.errors import WorkFailed
+from xr2ct.methods.base import Method
+from xr2ct.run import Run, step_name
+from xr2ct.seeds import derive_seed
+from xr2ct.training import checkpoints
+from xr2ct.training.agreement import from_rank_0, wait_for_all
+from xr2ct.training.distributed import Ranks
+from xr2ct.training.ema import MovingAverage
+from xr2ct.training.engines import DeepSpeedNetwork
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingState:
+    """What `save` writes and `restore` brings back."""
+
+    experiment: Experiment
+    method: Method
+    engines: dict[str, DeepSpeedNetwork]
+    ranks: Ranks
+    average: MovingAverage | None
+    """Of the mapper; on rank 0 alone."""
+    step: int = 0
+    """Outer steps done."""
+    batches_drawn: int = 0
+    """Global batches, calibration's included: the place in the data for any number of ranks."""
+
+    def consolidated_weights(self) -> dict[str, dict[str, Tensor]]:
+        """Every trained network's state dictionary, whole and in fp32; collective."""
+        return {name: engine.consolidated_weights() for name, engine in self.engines.items()}
+
+    def update_average(self) -> None:
+        """Move the average towards the mapper's weights; collective."""
+        weights = self.engines["mapper"].consolidated_weights()
+        if self.average is not None:
+            self.average.update(weights)
+
+
+def save(run: Run, state: TrainingState) -> None:
+    """Write the checkpoint of `state.step`; collective. `WorkFailed` where weights are no longer finite."""
+    ranks = state.ranks
+    weights = state.consolidated_weights()
+    if broken := broken_weights(weights):
+        # The losses were those before the update that broke it.
+        raise WorkFailed(
+            f"{run.path}: step {state.step}: weights of {', '.join(broken)} are no longer finite"
+        )
+    partial = checkpoints.partial_folder(run, state.step)
+    from_rank_0(ranks, lambda: checkpoints.begin(run, state.step))
+    engines = partial / checkpoints.ENGINES
+    for name, engine in state.engines.items():
+        engine.save(engines / name, {})
+    torch.save(_random_state(), engines / _random_file(ranks.rank))
+    if ranks.rank == 0:
+        _write_weights(partial, state, weights["mapper"])
+        place = {"step": state.step, "batches_drawn": state.batches_drawn, "world_size": ranks.world_size}
+        (engines / "state.json").write_text(json.dumps(place), encoding="utf-8")
+    wait_for_all(ranks)
+    from_rank_0(ranks, lambda: checkpoints.commit(run, state.step))
+    if ranks.rank == 0:
+        checkpoints.keep_newest_engines(run, state.experiment.training.keep_engines)
+        log.info("%s: checkpoint %s", run.path, step_name(state.step))
+
+
+def restore(checkpoint: Path, state: TrainingState) -> None:
+    """Bring `state` to where the checkpoint was written; collective."""
+    engines = checkpoint / checkpoints.ENGINES
+    place = json.loads((engines / "state.json").read_text(encoding="utf-8"))
+    state.step, state.batches_drawn = place["step"], place["batches_drawn"]
+    for name, engine in state.engines.items():
+        engine.load(engines / name)
+    for name, network in state.method.fixed.items():
+        network.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
+    if state.average is not None:
+        average = load_file(checkpoint / "mapper-ema.safetensors")
+        state.average.weights = {name: tensor.clone() for name, tensor in average.items()}
+    if place["world_size"] == state.ranks.world_size:
+        file = engines / _random_file(state.ranks.rank)
+        _set_random_state(torch.load(file, weights_only=True))
+    else:
+        # Another number of ranks has no states of its own to go on from.
+        seed_everything(derive_seed(state.experiment.seed, "resumed", state.step, state.ranks.rank))
+
+
+def broken_weights(weights: Mapping[str, Mapping[str, Tensor]]) -> list[str]:
+    """Networks among these state dictionaries of which a weight is no longer finite."""
+    return [
+        network
+        for network, tensors in weights.items()
+        if not all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point())
+    ]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a network, a loss or a library may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (for libraries that draw from NumPy's global state)
+
+
+def _write_weights(folder: Path, state: TrainingState, mapper: Mapping[str, Tensor]) -> None:
+    assert state.average is not None
+    files = {"mapper": mapper, "mapper-ema": state.average.weights}
+    files |= {name: network.state_dict() for name, network in state.method.fixed.items()}
+    for name, tensors in files.items():
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / f"{name}.safetensors"
+        )
+    (folder / "config.yaml").write_text(dump(state.experiment), encoding="utf-8")
+
+
+def _random_file(rank: int) -> str:
+    return f"random-{rank:05d}.pt"
+
+
+def _random_state() -> dict[str, Any]:
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002
+    assert isinstance(numpy, dict)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "python": random.getstate(),
+        "numpy": numpy | {"state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
+    }
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    random.setstate(state["python"])
+    inner = state["numpy"]["state"]
+    key = np.array(inner["key"], dtype=np.uint32)
+    np.random.set_state(state["numpy"] | {"state": inner | {"key": key}})  # noqa: NPY002

@@ -107,15 +107,15 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 MakeRun = Callable[..., Run]
 
 
-@pytest.fixture
-def make_run(tmp_path: Path, stores: Path) -> MakeRun:
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory: pytest.TempPathFactory, stores: Path) -> MakeRun:
     """make_run({step: bias of the mapper's output}, data.key=value …): a run with those checkpoints."""
 
-    def make(checkpoints: dict[int, float], name: str = "run", **data: object) -> Run:
+    def make(checkpoints: dict[int, float], **data: object) -> Run:
         experiment = validate(
             Experiment,
             {
-                "name": name,
+                "name": "run",
                 "data": {"stores": str(stores), "size": SIZE, "views": [90, 0], **data},
                 "mapper": {"name": "tiny"},
                 "evaluation": {"batch": 2},
@@ -131,7 +131,7 @@ def make_run(tmp_path: Path, stores: Path) -> MakeRun:
             },
             "test",
         )
-        run = Run(tmp_path / name)
+        run = Run(tmp_path_factory.mktemp("run"))
         write_atomically(run.config_file, dump(experiment))
         for step, bias in checkpoints.items():
             add_checkpoint(run, step, bias)

@@ -118,6 +118,13 @@ def test_sequential_gives_each_case_once_in_order_and_a_short_last_batch(store: 
             np.testing.assert_allclose(batch.views[i], views / views.max((1, 2), keepdims=True), rtol=1e-6)
 
 
+def test_views_that_pass_through_unchanged_are_the_batchs_own(store: Store) -> None:
+    batches = list(sequential(store, store.cases, DATA, batch=1, device=CPU))
+    for batch, case in zip(batches, store.cases, strict=True):
+        views = store.xray(case, "x2ct", (90.0, 0.0))
+        np.testing.assert_allclose(batch.views[0], views / views.max((1, 2), keepdims=True), rtol=1e-6)
+
+
 def test_sequential_without_cases_is_empty(store: Store) -> None:
     assert list(sequential(store, [], DATA, batch=2, device=CPU)) == []
 

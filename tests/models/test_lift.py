@@ -128,6 +128,15 @@ def test_no_weights_and_the_views_own_type() -> None:
         assert lift(views.to(dtype)).dtype == dtype
 
 
+def test_views_are_resampled_in_their_own_precision_whatever_the_network_is_cast_to() -> None:
+    views = torch.rand(1, 2, 256, 256)
+    lift = RepeatLift([0.0, 270.0], X2CT, CUBE_MM, 16)
+    expected = lift(views)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(lift(views), expected)
+    assert torch.equal(torch.nn.Sequential(lift).bfloat16()(views), expected)
+
+
 def test_wrong_views_are_refused() -> None:
     lift = RepeatLift([0.0, 90.0], Geometry("g", 541.0, 949.0, 500.0, pixels=32), CUBE_MM, 16)
     for shape in ((1, 1, 32, 32), (1, 2, 32, 64), (2, 32, 32)):

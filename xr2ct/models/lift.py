@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -54,12 +54,17 @@ class RepeatLift(nn.Module):
         if views.ndim != 4 or views.shape[1:] != expected:
             wanted = ", ".join(map(str, expected))
             raise UserError(f"views: expected (batch, {wanted}), got {tuple(views.shape)}")
-        pictures = self.rows.to(views.dtype) @ views @ self.columns.to(views.dtype)
+        with torch.autocast(views.device.type, enabled=False):
+            pictures = self.rows.to(views.dtype) @ views @ self.columns.to(views.dtype)
         copies = [
             picture.unsqueeze(-1 if is_lateral(angle) else -2).expand(-1, *(self.size,) * 3)
             for picture, angle in zip(pictures.unbind(1), self.angles, strict=True)
         ]
         return torch.stack(copies, dim=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RepeatLift:
+        # Moves with the network around it, but is not rounded with it: a row's weights must add up to 1.
+        return super()._apply(lambda t: t.to(fn(t).device), recurse)
 
 
 def is_lateral(angle_deg: float) -> bool:

@@ -36,14 +36,10 @@ def export_views(
 
 
 def project_ct(path: Path, geometry: Geometry, angles_deg: Sequence[float]) -> np.ndarray:
-    """Line integrals (view, row, col), float32, of one CT file or one folder of DICOM."""
+    """Line integrals (view, row, col), float32, of a CT file or a folder of DICOM; `UserError` for others."""
     from xr2ct.cohorts.reader import read_volume_file
-    from xr2ct.cohorts.refused import Refused
 
-    try:
-        native = read_volume_file(path)
-    except Refused as refused:
-        raise UserError(f"{path}: {refused}") from None
+    native = read_volume_file(path)
     mu = attenuation(torch.from_numpy(native.hu))
     return project(mu[None], native.spacing_mm, geometry, angles_deg)[0].numpy()
 
@@ -58,7 +54,7 @@ def _export_store(
     held = store.geometries[geometry.name]
     if held != geometry:
         raise UserError(
-            f"{path}: its geometry {held.name!r} is {held.as_attributes()}; project a CT for others"
+            f"{path}: its views are of {held}, not of {geometry}; project the CT itself for those"
         )
     cases = [c for c in store.cases if case in (None, c.id)]
     if not cases:

@@ -1,0 +1,92 @@
+"""Rows, names and identifiers, without any file being read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xr2ct.cohorts.series import Source
+from xr2ct.errors import UserError
+from xr2ct.ingest.plan import Plan, safe_name, short_hash
+from xr2ct.projection.geometry import NAMED
+from xr2ct.store.layout import XraySet
+
+HOSTILE = [
+    "../x",
+    "a/b",
+    "a b",
+    "a\nb",
+    "",
+    ".",
+    "..",
+    ".hidden",
+    "-rf",
+    "Doe^Jane",
+    "é",
+    "x" * 65,
+    "a\0b",
+    "\udcff",
+]
+
+
+def source(patient: str, series: str = "1.2.3") -> Source:
+    return Source(patient, "1.2", series, "mha", (Path("x.mha"),))
+
+
+def test_public_ids_stay() -> None:
+    for patient in ("LIDC-IDRI-0001", "SYN-LIDC-0001", "LCTSC-Test-S1-101", "A.b_c-9"):
+        assert safe_name(patient) == patient
+
+
+def test_hostile_ids_are_safe_unique_and_say_nothing(tmp_path: Path) -> None:
+    names = [safe_name(p) for p in HOSTILE]
+    assert len(set(names)) == len(HOSTILE)
+    for name in names:
+        file = tmp_path / f"{name}.json"
+        file.write_text("{}")
+        assert file.resolve().parent == tmp_path.resolve()
+        assert "Doe" not in name
+    assert len(list(tmp_path.iterdir())) == len(HOSTILE)
+
+
+def test_rows_stay_and_new_ones_follow() -> None:
+    plan = Plan("lidc-idri", 320.0).with_cases([source("C"), source("A")], {"A": "train", "C": "val"})
+    assert [r.case for r in plan.rows] == ["A", "C"]
+    grown = plan.with_cases(
+        [source("B"), source("A"), source("C", "9.9")], {"A": "test", "B": "test", "C": "val"}
+    )
+    assert grown.rows[:2] == plan.rows
+    assert [r.case for r in grown.rows[2:]] == ["B", f"C-{short_hash(short_hash('1.2'), short_hash('9.9'))}"]
+    assert [r.split for r in grown.rows] == ["train", "val", "test", "val"]
+
+
+def test_no_uid_is_in_the_plan(tmp_path: Path) -> None:
+    plan = Plan("lidc-idri", 320.0).with_cases([source("A", "1.3.6.1.4.1.14519.5.2.1")], {"A": "train"})
+    plan.save(tmp_path)
+    text = (tmp_path / "plan.json").read_text()
+    assert "1.3.6.1" not in text
+    assert short_hash("1.3.6.1.4.1.14519.5.2.1") in text
+
+
+def test_plan_reads_back(tmp_path: Path) -> None:
+    xrays = XraySet(NAMED["x2ct"], (0.0, 90.0))
+    plan = (
+        Plan("lctsc", 300.0)
+        .with_arrays(tmp_path, [128, 64], [xrays])
+        .with_cases([source("A")], {"A": "test"})
+    )
+    plan.save(tmp_path)
+    assert Plan.load(tmp_path) == plan
+    assert plan.arrays == ("ct/64", "ct/128", "xray/x2ct")
+    text = (tmp_path / "plan.json").read_text().replace('"xr2ct_schema": 1', '"xr2ct_schema": 2')
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(UserError, match="schema 2"):
+        Plan.load(tmp_path)
+
+
+def test_fewer_angles_of_a_geometry_are_there_already(tmp_path: Path) -> None:
+    plan = Plan("lctsc", 300.0).with_arrays(tmp_path, [64], [XraySet(NAMED["x2ct"], (0.0, 90.0))])
+    assert plan.with_arrays(tmp_path, [64], [XraySet(NAMED["x2ct"], (90.0,))]) == plan
+    with pytest.raises(UserError, match="angles 0,90; asked for"):
+        plan.with_arrays(tmp_path, [64], [XraySet(NAMED["x2ct"], (90.0, 180.0))])

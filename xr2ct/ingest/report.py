@@ -1,0 +1,72 @@
+"""What an ingest kept, refused and left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xr2ct.cohorts.refused import Refusal
+from xr2ct.ingest.plan import safe_name, short_hash
+from xr2ct.run import write_atomically
+from xr2ct.store import layout
+
+
+@dataclass(frozen=True)
+class NotTaken:
+    """A series that is not in the store, without its own identifiers."""
+
+    patient: str
+    series: str
+    reason: str
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> NotTaken:
+        """From the source's own patient and series."""
+        series = short_hash(refusal.series) if refusal.series else ""
+        return cls(safe_name(refusal.patient), series, " ".join(refusal.reason.split()))
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What became of the series found in one source."""
+
+    store: Path
+    kept: tuple[str, ...]
+    """Case IDs of this source that are visible in the store."""
+    computed: int
+    """Those of them that this call worked on; the others were whole before."""
+    refused: tuple[NotTaken, ...]
+    """Cannot be taken; also in STORE/refused.csv."""
+    left_out: tuple[NotTaken, ...]
+    """Could be taken and were not asked for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "store": str(self.store)}
+
+    def __str__(self) -> str:
+        lines = [f"{self.store}: {len(self.kept)} cases kept ({self.computed} computed now)"]
+        lines += [f"refused {r.patient}: {r.reason}" for r in self.refused]
+        lines += [f"left out {r.patient}: {r.reason}" for r in self.left_out]
+        return "\n".join(lines)
+
+
+def write_refused(store: Path, refused: Sequence[NotTaken], patients: set[str]) -> None:
+    """Bring STORE/refused.csv level: what it says of `patients` is replaced, the rest stays."""
+    file = layout.refused_file(store)
+    lines = {(r.patient, r.series, r.reason) for r in refused}
+    if file.is_file():
+        with file.open(encoding="utf-8", newline="") as old:
+            rows = [(row["patient"], row["series"], row["reason"]) for row in csv.DictReader(old)]
+        lines |= {row for row in rows if row[0] not in patients}
+    elif not lines:
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("patient", "series", "reason"))
+    writer.writerows(sorted(lines))
+    write_atomically(file, text.getvalue())

@@ -1,0 +1,7 @@
+"""Synthetic chests: patients drawn from a seed, seen by a scanner of one of the seven cohorts."""
+
+from __future__ import annotations
+
+from xr2ct.cohorts.phantom.scanner import scan, synthetic_chest
+
+__all__ = ["scan", "synthetic_chest"]

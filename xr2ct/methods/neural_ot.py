@@ -18,9 +18,12 @@ from torch import Tensor
 from xr2ct.config import Experiment, Section
 from xr2ct.errors import UserError
 from xr2ct.methods.base import Batch, Engine, Method
-from xr2ct.models import features, potential
+from xr2ct.models.features import Config as Features
+from xr2ct.models.features import FeatureExtractor
 from xr2ct.models.initial import seeded_weights
 from xr2ct.models.mapper import Mapper, build_mapper
+from xr2ct.models.potential import Config as PotentialWidths
+from xr2ct.models.potential import Potential
 from xr2ct.projection.geometry import Geometry
 from xr2ct.transport.dual import scores_and_slope
 from xr2ct.transport.global_batch import total, world_size
@@ -42,8 +45,8 @@ class Config(Section):
     """Of the Sinkhorn divergence, in units of features."""
     scaling: float = Field(0.5, gt=0, lt=1)
     """By which the Sinkhorn iterations' blur shrinks from one to the next."""
-    potential: potential.Config = potential.Config()
-    features: features.Config = features.Config()
+    potential: PotentialWidths = PotentialWidths()
+    features: Features = Features()
 
 
 def build(config: Config, experiment: Experiment, geometry: Geometry, cube_mm: float) -> NeuralOT:
@@ -56,17 +59,15 @@ def build(config: Config, experiment: Experiment, geometry: Geometry, cube_mm: f
         )
     mapper = build_mapper(experiment, geometry, cube_mm)
     with seeded_weights(experiment.seed, "potential"):
-        d = potential.Potential(config.potential, experiment.data.size)
-    f = features.FeatureExtractor(config.features, experiment.seed)
+        d = Potential(config.potential, experiment.data.size)
+    f = FeatureExtractor(config.features, experiment.seed)
     return NeuralOT(config, mapper, d, f)
 
 
 class NeuralOT(Method):
     """g, d, f and the order of their updates."""
 
-    def __init__(
-        self, config: Config, mapper: Mapper, d: potential.Potential, f: features.FeatureExtractor
-    ) -> None:
+    def __init__(self, config: Config, mapper: Mapper, d: Potential, f: FeatureExtractor) -> None:
         self.config = config
         self.networks = {"mapper": mapper, "potential": d}
         self.fixed = {"features": f}

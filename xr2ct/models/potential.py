@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -78,5 +79,11 @@ class Potential(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         x = self.stem(volume.to(self.stem.weight.dtype))
         for i, stage in enumerate(self.stages):
-            x = stage(x if i == 0 else F.avg_pool3d(x, kernel_size=3, stride=2, padding=1))
+            x = stage(x if i == 0 else _halved(x))
         return self.head(self.attention(x).flatten(1))
+
+
+def _halved(x: Tensor) -> Tensor:
+    half_on_cpu = x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16)
+    wide = x.float() if half_on_cpu else x  # torch pools in half precision on CUDA only
+    return F.avg_pool3d(wide, kernel_size=3, stride=2, padding=1).to(x.dtype)

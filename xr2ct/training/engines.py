@@ -10,39 +10,23 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.distributed as dist
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.methods.base import Method
+from xr2ct.training.deepspeed_config import Precision, deepspeed_config
 from xr2ct.training.distributed import Ranks
 
-log = logging.getLogger(__name__)
-
-Precision = Literal["fp32", "bf16", "fp16"]
 _TAG = "state"
-
-_OURS = {
-    "train_batch_size": "training.batch",
-    "train_micro_batch_size_per_gpu": "training.batch and training.accumulation",
-    "gradient_accumulation_steps": "training.accumulation",
-    "gradient_clipping": "optimizer.gradient_clipping",
-    "optimizer": "optimizer",
-    "scheduler": "training.warmup_steps and optimizer.lr_per_sample",
-    "amp": "training.precision",
-    "torch_autocast": "training.precision",
-    "fp16.enabled": "training.precision",
-    "bf16.enabled": "training.precision",
-    "zero_optimization.stage": "training.zero_stage",
-}
-"""DeepSpeed's keys that follow from the experiment's own, and which those are."""
 
 
 def build_engines(
@@ -53,39 +37,12 @@ def build_engines(
     Raises `UserError` where ranks and accumulation do not divide the batch, or `deepspeed:` has a wrong key.
     """
     config = deepspeed_config(experiment, precision, ranks.world_size)
+    _check_precision(precision)
     for network in method.fixed.values():
         network.to(ranks.device)
     return {
         name: DeepSpeedNetwork(name, network, experiment, config) for name, network in method.networks.items()
     }
-
-
-def deepspeed_config(experiment: Experiment, precision: Precision, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's configuration: what the experiment says, under the user's own `deepspeed:` keys."""
-    training = experiment.training
-    parts = world_size * training.accumulation
-    if training.batch % parts:
-        raise UserError(
-            f"training.batch {training.batch} cannot be divided by {world_size} ranks × "
-            f"{training.accumulation} accumulation steps; the nearest batch that can is "
-            f"{max(1, round(training.batch / parts)) * parts}"
-        )
-    for key, ours in _OURS.items():
-        if _has(experiment.deepspeed, key):
-            raise UserError(f"deepspeed.{key}: follows from {ours}; set that instead")
-    config: dict[str, Any] = {
-        "train_batch_size": training.batch,
-        "train_micro_batch_size_per_gpu": training.batch // parts,
-        "gradient_accumulation_steps": training.accumulation,
-        "gradient_clipping": experiment.optimizer.gradient_clipping,
-        "zero_optimization": {"stage": training.zero_stage},
-        "bf16": {"enabled": precision == "bf16"},
-        "fp16": {"enabled": precision == "fp16"},
-        # torch's AdamW everywhere: DeepSpeed's own would be compiled at the first use.
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": None,
-    }
-    return _merged(config, experiment.deepspeed)
 
 
 class DeepSpeedNetwork:
@@ -98,17 +55,24 @@ class DeepSpeedNetwork:
         experiment: Experiment,
         config: Mapping[str, Any],
     ) -> None:
-        import deepspeed  # only once DS_ACCELERATOR is set, which it reads when imported
-
-        deepspeed.utils.logger.setLevel(logging.WARNING)
+        deepspeed = _deepspeed()
         self.name = name
         self.accumulation = experiment.training.accumulation
-        self._zero_stage = experiment.training.zero_stage
         self._gone_back = 0
-        # Each engine alters its dictionary.
-        self._engine, *_ = deepspeed.initialize(
-            model=network, optimizer=_adamw(network, experiment), config=copy.deepcopy(dict(config))
-        )
+        try:
+            # A copy, since each engine alters its dictionary.
+            self._engine, *_ = deepspeed.initialize(
+                model=network, optimizer=_adamw(network, experiment), config=copy.deepcopy(dict(config))
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"deepspeed: {error.title}: {key}: {first['msg']}") from None
+        optimizer = self._engine.optimizer
+        # What half precision without ZeRO uses. It keeps whole fp32 weights beside the network's own.
+        self._whole_masters = hasattr(optimizer, "fp32_groups")
+        if self._whole_masters:
+            optimizer.optimizer.state.clear()  # an update by zero, already counted in Adam's bias correction
 
     @property
     def module(self) -> nn.Module:
@@ -137,6 +101,10 @@ class DeepSpeedNetwork:
     def backward(self, output: Tensor, gradient: Tensor) -> None:
         """See `methods.base.Engine.backward`."""
         surrogate = (output.to(gradient.dtype) * gradient).sum()
+        if self._whole_masters:
+            # This optimizer divides by a loss scale that the engine does not multiply by (DeepSpeed #8393).
+            scale = self._engine.optimizer.loss_scale
+            surrogate.register_hook(lambda g: torch.full_like(g, scale))
         self._engine.backward(surrogate, scale_wrt_gas=False)
         self._gone_back += 1
         if self._gone_back < self.accumulation:
@@ -146,7 +114,14 @@ class DeepSpeedNetwork:
         """Update the network."""
         assert self._gone_back == self.accumulation, (self._gone_back, self.accumulation)
         self._gone_back = 0
-        self._engine.step()
+        try:
+            self._engine.step()
+        except Exception as error:  # DeepSpeed raises nothing narrower
+            if "loss scale already at minimum" not in str(error):
+                raise
+            raise WorkFailed(
+                f"the {self.name}'s fp16 gradients overflow at the smallest loss scale; train in bf16 or fp32"
+            ) from None
 
     def set_lr(self, lr: float) -> None:
         """The learning rate of the next updates."""
@@ -155,8 +130,9 @@ class DeepSpeedNetwork:
 
     def save(self, folder: Path, client_state: Mapping[str, Any]) -> None:
         """Write weights and optimizer state into `folder`; every rank calls it."""
-        state = {**client_state, "world_size": dist.get_world_size()}
-        self._engine.save_checkpoint(str(folder), tag=_TAG, client_state=state, save_latest=False)
+        self._engine.save_checkpoint(
+            str(folder), tag=_TAG, client_state=dict(client_state), save_latest=False
+        )
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Restore what `save` wrote and return its client state; every rank calls it."""
@@ -166,15 +142,47 @@ class DeepSpeedNetwork:
         return state
 
     def consolidated_weights(self) -> dict[str, Tensor]:
-        """The network's state dict, whole and in fp32, on every rank; every rank calls it."""
+        """The network's state dict, whole, as the optimizer keeps it: in fp32; every rank calls it.
+
+        Under ZeRO 3, and in half precision under ZeRO 1 and 2, parts are gathered from all ranks.
+        """
         from deepspeed.utils import safe_get_full_fp32_param
 
+        masters = self._masters()
         whole = {}
-        parameters = dict(self.module.named_parameters())
-        for name, value in self.module.state_dict().items():
-            master = safe_get_full_fp32_param(parameters[name]) if name in parameters else None
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            master = masters.get(value)
+            if master is None and isinstance(value, nn.Parameter):
+                master = safe_get_full_fp32_param(value)
             whole[name] = (value if master is None else master).detach().clone()
         return whole
+
+    def _masters(self) -> dict[Tensor, Tensor]:
+        if not self._whole_masters:
+            return {}
+        optimizer = self._engine.optimizer
+        pairs = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+        return {half: full for halves, fulls in pairs for half, full in zip(halves, fulls, strict=True)}
+
+
+def _deepspeed() -> Any:
+    """The package, imported only now: it reads DS_ACCELERATOR, which `start_distributed` sets."""
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    # On CPU it would otherwise compile shared-memory collectives, two minutes, which only inference uses.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _check_precision(precision: Precision) -> None:
+    accelerator = _deepspeed().accelerator.get_accelerator()
+    supported = {"fp16": accelerator.is_fp16_supported, "bf16": accelerator.is_bf16_supported}
+    if precision in supported and not supported[precision]():
+        raise UserError(
+            f"training.precision {precision}: not what this {accelerator.device_name()} computes in; use auto"
+        )
 
 
 def _adamw(network: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
@@ -183,22 +191,3 @@ def _adamw(network: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         network.parameters(), lr=0.0, betas=told.betas, eps=told.eps, weight_decay=told.weight_decay
     )
-
-
-def _has(config: Mapping[str, Any], key: str) -> bool:
-    head, _, rest = key.partition(".")
-    if not rest:
-        return head in config
-    section = config.get(head)
-    return isinstance(section, Mapping) and _has(section, rest)
-
-
-def _merged(config: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in theirs.items():
-        section = config.get(key)
-        config[key] = (
-            _merged(dict(section), value)
-            if isinstance(section, dict) and isinstance(value, Mapping)
-            else value
-        )
-    return config

@@ -59,10 +59,10 @@ td { border-bottom: 1px solid var(--line); padding: 4px 12px 4px 0; white-space:
 td.number { text-align: right; }
 tr.ours td { background: #eaf2fb; font-weight: 600; }
 tr.paper td { color: var(--soft); font-style: italic; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(380px, 1fr)); gap: 18px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 18px; }
 .charts svg { width: 100%; height: auto; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px;
-         margin: 8px 0 16px; }
+.tiles { display: grid; grid-template-columns: repeat(var(--columns), minmax(90px, 1fr)); gap: 10px;
+         max-width: calc(var(--columns) * 210px); margin: 8px 0 20px; overflow-x: auto; }
 figure { margin: 0; }
 figure img { width: 100%; display: block; background: #000; border: 1px solid var(--line); }
 figcaption { font-size: 12px; padding-top: 4px; line-height: 1.35; }

@@ -66,33 +66,32 @@ def reconstruct_case(
 
 
 def patient_html(patient: Patient, heading: str) -> str:
-    """A patient's pictures, each row under what it shows."""
+    """A patient as a matrix of pictures: what is true, what was made of it, and the difference under it."""
     low, high = pictures.DISPLAY_HU
-    rows = []
-    top = float(patient.xrays.max())
-    views = []
-    for angle, xray, again in zip(patient.angles, patient.xrays, patient.reprojections, strict=True):
-        views += [
-            (pictures.grey(xray, 0, top), f"X-ray in, {angle:g}°"),
-            (pictures.grey(again, 0, top), f"projected again, {angle:g}°"),
-            (pictures.signed(again - xray, 0.5 * top), f"difference, ±{0.5 * top:.1f}"),
-        ]
-    rows.append(("Line integrals", views))
     truth, made = pictures.planes(patient.truth_hu), pictures.planes(patient.reconstruction_hu)
-    for plane in truth:
-        tiles = [
+    columns = [
+        (
             (pictures.grey(truth[plane], low, high), f"{plane}, CT"),
             (pictures.grey(made[plane], low, high), f"{plane}, reconstruction"),
             (
                 pictures.signed(made[plane] - truth[plane], pictures.DIFFERENCE_HU),
-                f"{plane}, difference, ±{pictures.DIFFERENCE_HU:g} HU",
+                f"difference, ±{pictures.DIFFERENCE_HU:g} HU",
             ),
-        ]
-        rows.append((plane.capitalize(), tiles))
-    body = "".join(
-        f'<div class="tiles" aria-label="{html.escape(name)}">'
-        + "".join(pictures.figure_tag(source, caption) for source, caption in tiles)
-        + "</div>"
-        for name, tiles in rows
+        )
+        for plane in truth
+    ]
+    top = float(patient.xrays.max())
+    columns += [
+        (
+            (pictures.grey(xray, 0, top), f"{angle:g}°, X-ray in"),
+            (pictures.grey(again, 0, top), f"{angle:g}°, projected again"),
+            (pictures.signed(again - xray, top / 2), f"difference, ±{top / 2:.1f}"),
+        )
+        for angle, xray, again in zip(patient.angles, patient.xrays, patient.reprojections, strict=True)
+    ]
+    tiles = "".join(
+        pictures.figure_tag(source, caption) for row in zip(*columns, strict=True) for source, caption in row
     )
-    return f"<h3>{html.escape(heading)}</h3>{body}"
+    return (
+        f'<h3>{html.escape(heading)}</h3><div class="tiles" style="--columns: {len(columns)}">{tiles}</div>'
+    )

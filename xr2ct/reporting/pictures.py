@@ -44,12 +44,12 @@ def curves(
     ylabel: str,
     *,
     xlabel: str = "outer step",
-    log_y: bool = False,
     horizontal: Mapping[str, float] | None = None,
     marker: str | None = None,
 ) -> str:
     """An SVG of named lines (x, y); `horizontal` draws levels to compare them with."""
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     for name, (x, y) in series.items():
         axes.plot(x, y, label=name, linewidth=1.4, marker=marker, markersize=4)
@@ -57,13 +57,11 @@ def curves(
         axes.axhline(level, label=name, linewidth=1, linestyle=("--", ":", "-.")[i % 3], color="gray")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    if log_y:
-        axes.set_yscale("symlog", linthresh=1e-3)
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if len(series) + len(horizontal or {}) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()

@@ -96,11 +96,10 @@ def _curves_part(run: Run, results: Sequence[Result], several: bool) -> Part:
     metrics = list(run.metrics())
     steps = [m["step"] for m in metrics]
     names = [key for key in (metrics[0] if metrics else {}) if key.startswith("loss/")]
-    charts = [
-        pictures.curves({name: (steps, [m[name] for m in metrics])}, name, log_y=False) for name in names
-    ]
+    charts = [pictures.curves({name: (steps, [m[name] for m in metrics])}, name) for name in names]
     for column, label in (("honest/psnr", "honest PSNR, dB"), ("honest/ssim", "honest SSIM")):
-        charts.append(pictures.curves(_by_checkpoint(results, column), label, marker="o"))
+        lines, priors = _by_checkpoint(results, column), _priors(results, column)
+        charts.append(pictures.curves(lines, label, horizontal=priors, marker="o"))
     body = "".join(f"<div>{chart}</div>" for chart in charts)
     told = "<p class='soft'>Losses by outer step, and every checkpoint on every cohort.</p>"
     name = f" of {run.path.name}" if several else ""
@@ -114,6 +113,15 @@ def _by_checkpoint(results: Sequence[Result], column: str) -> dict[str, tuple[li
         x.append(float(result.step or 0))
         y.append(result.mean(column))
     return lines
+
+
+def _priors(results: Sequence[Result], column: str) -> dict[str, float]:
+    """The levels of the priors on the validation split, by which the checkpoint is chosen."""
+    return {
+        f"val, {tables.SOURCES[r.source]}": r.mean(column)
+        for r in results
+        if r.split == "val" and r.source.startswith("prior")
+    }
 
 
 def _patients_part(run: Run, several: bool) -> Part:

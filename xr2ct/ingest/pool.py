@@ -28,8 +28,8 @@ def run_tasks(tasks: Sequence[Task], workers: int | None) -> Iterator[tuple[Task
     if not tasks:
         return
     count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
-    # Forked from a clean server: a fork of this process, in which torch or zarr may have threads, can hang, and
-    # spawned workers would each import torch for themselves.
+    # Forked from a clean server: a fork of this process, in which torch or zarr may have threads, can hang,
+    # and spawned workers would each import torch for themselves.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["xr2ct.ingest.case"])
     pool = ProcessPoolExecutor(count, context, start_worker)

@@ -80,13 +80,8 @@ def publish(
 
 def sweep(store: Path) -> None:
     """Remove the temporary files that a killed writer left behind."""
-    for pattern in (
-        "zarr.*.partial",
-        "*/*/zarr.*.partial",
-        "*/*/c/*/0/0/*.partial",
-        ".*.json.*",
-        "cases/.*.json.*",
-    ):
+    arrays = ("zarr.*.partial", "*/zarr.*.partial", "*/*/zarr.*.partial", "*/*/c/*/0/0/*.partial")
+    for pattern in (*arrays, ".plan.json.*", ".refused.csv.*", "cases/.*.json.*"):
         for leftover in store.glob(pattern):
             leftover.unlink()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +22,10 @@ def read_image(path: Path, kind: str) -> NativeVolume:
     SimpleITK turns each format's own axes (NIfTI is RAS) into LPS.
     """
     try:
+        if kind == "nifti":
+            _check_whole(path)
         image = sitk.ReadImage(str(path), imageIO=_READERS[kind])
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise Refused(f"{path.name}: cannot be read as {kind}") from error
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
@@ -33,6 +38,22 @@ def read_image(path: Path, kind: str) -> NativeVolume:
     turned, spacing = to_patient_axes(array, directions, image.GetSpacing()[::-1])
     attributes = {"format": kind, "slices": turned.shape[0], "spacing_mm": list(spacing)}
     return NativeVolume(clip_hu(turned), spacing, attributes)
+
+
+def _check_whole(path: Path) -> None:
+    """Raise `EOFError` where voxels are missing: ITK's NIfTI reader fills them and goes on."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(_READERS["nifti"])
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    bits = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix"))
+    expected = float(reader.GetMetaData("vox_offset")) + bits / 8
+    length = 0
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        while part := file.read(1 << 22):
+            length += len(part)
+    if length < expected:
+        raise EOFError(f"{length} of {expected:.0f} bytes")
 
 
 def check_hu(array: np.ndarray, name: str) -> None:

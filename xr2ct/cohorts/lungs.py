@@ -12,21 +12,23 @@ from xr2ct.cohorts.volume import AIR_HU
 
 Spacing = tuple[float, float, float]
 
-BODY_HU = -500.0
-"""Halfway between air and tissue."""
-LUNG_HU = -400.0
-"""Most of an inflated lung lies below, vessels and collapse above."""
+TISSUE_HU = -500.0
+"""Halfway between air and water: tissue above, lung and gas below. One bound for both, or the skin's voxels,
+part tissue and part air, would be lung."""
 SHELL_MM = 4.0
 """Radius of the ball that opens the tissue: less than 8 mm thick is a table's shell, a tube or a blanket,
 while every chest wall is thicker."""
 TABLE_MM = 15.0
 """Half the side of the box that opens the filled body: what hangs on it by less is a table's edge."""
+COUCH_MM = 200.0
+COUCH_DEPTH = 0.35
+"""A hole wider than this and flatter than this part of its width is the inside of a hollow couch."""
 MIN_LUNGS_ML = 300.0
 """Less air inside a body is bowel or sinus."""
 SECOND_LUNG = 0.2
 """The smallest part of the larger lung that a separate piece of air has to reach to be the other one."""
 
-_WORKING_MM = 3.0
+_WORKING_MM = 3.2
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
@@ -78,7 +80,7 @@ def find_body_and_lungs(blocks: np.ndarray, spacing_mm: Spacing) -> tuple[np.nda
 
 
 def _factors(spacing_mm: Spacing) -> list[int]:
-    return [max(1, int(_WORKING_MM / step + 1e-6)) for step in spacing_mm]
+    return [max(1, int(_WORKING_MM / step)) for step in spacing_mm]
 
 
 def _on_coarse(
@@ -92,8 +94,16 @@ def _on_coarse(
 
 
 def _body(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    tissue = _largest(_open_by_ball(blocks > BODY_HU, SHELL_MM, spacing_mm))
-    return _largest(_open_by_box(_fill_in_plane(tissue), TABLE_MM, spacing_mm))
+    tissue = _largest(_open_by_ball(blocks > TISSUE_HU, SHELL_MM, spacing_mm))
+    holes = _holes_in_plane(tissue)
+    pieces, _ = ndimage.label(holes)
+    for number, extent in enumerate(ndimage.find_objects(pieces), start=1):
+        _, depth, width = (
+            (side.stop - side.start) * step for side, step in zip(extent, spacing_mm, strict=True)
+        )
+        if width > COUCH_MM and depth < COUCH_DEPTH * width:
+            holes[extent] &= pieces[extent] != number
+    return _largest(_open_by_box(tissue | holes, TABLE_MM, spacing_mm))
 
 
 def _lungs(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
@@ -101,7 +111,7 @@ def _lungs(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 
 
 def _air_inside(blocks: np.ndarray, body: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    pieces, _ = ndimage.label(body & (blocks < LUNG_HU))
+    pieces, _ = ndimage.label(body & (blocks <= TISSUE_HU))
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     kept = sizes >= max(1.0, SECOND_LUNG * sizes.max())
@@ -132,11 +142,11 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return (pieces == sizes.argmax()) & mask
 
 
-def _fill_in_plane(mask: np.ndarray) -> np.ndarray:
-    """Holes of each axial slice filled: airways are open at the neck, so the lungs are no hole in 3D."""
+def _holes_in_plane(mask: np.ndarray) -> np.ndarray:
+    """Holes of each axial slice: airways are open at the neck, so the lungs are no hole in 3D."""
     outside, _ = ndimage.label(~mask, _IN_PLANE)
     border = np.zeros_like(mask)
     border[:, [0, -1], :] = border[:, :, [0, -1]] = True
     reached = np.zeros(outside.max() + 1, bool)
     reached[outside[border]] = True
-    return mask | ~reached[outside]
+    return ~mask & ~reached[outside]

@@ -6,12 +6,9 @@ from pathlib import Path
 
 from xr2ct.cohorts.images import read_image
 from xr2ct.cohorts.refused import Refused
-from xr2ct.cohorts.series import SUFFIXES, Source, find_sources, volume_kind
+from xr2ct.cohorts.series import MIN_SLICES, SUFFIXES, Source, find_sources, volume_kind
 from xr2ct.cohorts.volume import NativeVolume
 from xr2ct.errors import UserError
-
-MIN_SLICES = 16
-"""Fewer are no chest: at 5 mm, the thickest in use, they cover 80 mm."""
 
 
 def read_volume(source: Source) -> NativeVolume:

@@ -23,7 +23,7 @@ def resample(
     voxel is the mean, over its own extent, of the scan interpolated linearly: a box filter as wide as the
     new voxel, so pattern finer than it averages out, whatever the ratio on each axis, and a refinement is
     plain linear interpolation. A box rather than a Gaussian: it is what a scanner with such voxels would
-    measure, it keeps the mean HU, mass and centroid exactly, hence every line integral, and it blurs least.
+    measure, it keeps the mean HU and the total mass exactly, and it blurs least.
     """
     z, y, x = (
         axis_weights(count, step, edge, voxel_mm, size)
@@ -35,7 +35,7 @@ def resample(
         # Relative to air, so that weights missing beyond the scan's border stand for air.
         across = y @ (hu[index].astype(np.float32) - AIR_HU)
         slices[place] = (x @ across.T).T
-    cube = z[:, used] @ slices.reshape(len(used), -1)
+    cube = z[:, used] @ slices.reshape(len(used), size * size)
     cube += AIR_HU
     return np.rint(cube, out=cube).astype(np.int16).reshape(size, size, size)
 

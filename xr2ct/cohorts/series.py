@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,8 @@ SUFFIXES: dict[str, Kind] = {
 }
 """Volume files by the end of their name; anything else is DICOM by content or nothing."""
 
-_USABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MIN_SLICES = 16
+"""Fewer are no chest: at 5 mm, the thickest in use, they cover 80 mm."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,24 @@ def find_sources(folder: Path) -> tuple[list[Source], list[Refusal]]:
 def choose(sources: Sequence[Source]) -> tuple[list[Source], list[Refusal]]:
     """One scan a patient, and the others as "not chosen".
 
-    The series with the most files, an acquired one before a reformatted one; ties by UID.
+    The series with the most slices, an acquired one before a reformatted one, one with slices enough before
+    either (bolus tracking has a few); ties by UID.
     """
     by_patient: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
         by_patient[source.patient].append(source)
     chosen, others = [], []
     for patient in sorted(by_patient):
-        best, *rest = sorted(by_patient[patient], key=lambda s: (s.derived, -len(s.files), s.series))
+        best, *rest = sorted(by_patient[patient], key=_preference)
         chosen.append(best)
         reason = f"not chosen: another series has {len(best.files)} files"
         others += [Refusal(patient, s.series, f"{reason}, this one {len(s.files)}") for s in rest]
     return chosen, others
+
+
+def _preference(source: Source) -> tuple[bool, bool, int, str]:
+    few = source.kind == "dicom" and len(source.files) < MIN_SLICES
+    return (few, source.derived, -len(source.files), source.series)
 
 
 def scan(folder: Path) -> Found:
@@ -94,7 +100,7 @@ def scan(folder: Path) -> Found:
     images, broken = _read_headers(path for path in files if not volume_kind(path))
     met = {_top(path, folder) for path in [*volumes, *images, *broken]}
     found = Found(_volume_sources(folder, volumes))
-    _refuse_unusable(folder, images, found)
+    _refuse_anonymous(folder, images, found)
     found.sources += _dicom_sources(images)
     _refuse_spoilt(folder, broken, found)
     _leave_out(images, found)
@@ -217,18 +223,10 @@ def _leave_out(images: Mapping[Path, Identity], found: Found) -> None:
         found.refusals.append(Refusal(patient, "", f"no CT series: {', '.join(dict.fromkeys(lines))}"))
 
 
-def _refuse_unusable(folder: Path, images: dict[Path, Identity], found: Found) -> None:
-    """A patient's name becomes the name of files in the store, so it must be a plain one. It is not shown:
-    what breaks the rule may be a person's name."""
-    rule = "letters, digits, '.', '_' and '-' only, at most 64"
-    unusable = [path for path, image in images.items() if not _USABLE.fullmatch(image.patient)]
-    for path in unusable:
+def _refuse_anonymous(folder: Path, images: dict[Path, Identity], found: Found) -> None:
+    """Without a PatientID two patients would be one, and one could stand in two splits."""
+    anonymous = [path for path, image in images.items() if not image.patient]
+    for path in anonymous:
         del images[path]
-    for name, count in Counter(_top(path, folder) for path in unusable).items():
-        reason = f"{count} DICOM files without a PatientID to name the case by ({rule})"
-        found.refusals.append(Refusal(name, "", reason))
-    for source in [s for s in found.sources if not _USABLE.fullmatch(s.patient)]:
-        found.sources.remove(source)
-        found.refusals.append(
-            Refusal(_top(source.files[0], folder), "", f"file name cannot name a case ({rule})")
-        )
+    for name, count in Counter(_top(path, folder) for path in anonymous).items():
+        found.refusals.append(Refusal(name, "", f"{count} DICOM images without PatientID"))

@@ -54,7 +54,7 @@ class BatchPipeline:
         """Start on a batch: int16 HU (z, y, x) and scaled float32 (view, row, col) for each sample."""
         ct = [v[np.newaxis] for v in volumes]
         pictures = [v[..., np.newaxis] for v in views]
-        # Nothing is copied, so the arrays must live until `collect`.
+        # Nothing is copied, so the arrays must live until this batch is done: kept until the next one.
         self._inputs = (ct, pictures)
         self._pipeline.feed_input("ct", ct)
         self._pipeline.feed_input("views", pictures)
@@ -75,7 +75,6 @@ class BatchPipeline:
         ct, views = ct.clone() if on_gpu else ct, views.squeeze(-1).clone()
         del outputs
         self._pipeline.release_outputs()
-        self._inputs = ()
         return ct, views
 
     def close(self) -> None:

@@ -232,3 +232,8 @@ def test_without_reprojection(make_run: MakeRun) -> None:
     assert all(math.isnan(row["reprojection/mae"]) for row in rows(run, "step-000500", "lctsc", "test"))
     run.config_file.write_text(text)
     assert len(evaluate(run, cohorts=["lctsc"]).written) == 4
+
+
+def test_no_store_at_all_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no store with a case to score"):
+        evaluate(make_run({500: 0.3}, stores=str(tmp_path)))

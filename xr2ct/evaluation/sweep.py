@@ -78,7 +78,9 @@ def evaluate(
         checkpoints = {step_name(step): _Checkpoint(run.checkpoint(step), which, device) for step in group}
         for pair in pairs:
             lacking = _lacking(run, pair, {**methods, **checkpoints}, experiment)
-            failures += score_and_commit(run, pair, lacking, experiment, device, sweep)
+            if lacking:
+                failures += score_and_commit(run, pair, lacking, experiment, device, sweep)
+                finish(run, experiment, pairs, sweep)
     finish(run, experiment, pairs, sweep)
     if failures:
         raise WorkFailed("\n".join(failures))
@@ -130,6 +132,8 @@ def find_pairs(experiment: Experiment, cohorts: Sequence[str] | None, missing: d
                 pairs.append(Pair(store, split, cases))
             else:
                 _leave_out(missing, f"{cohort}-{split}", f"{store.path}: no case in its {split} split")
+    if not pairs:
+        raise UserError(f"{data.stores}: no store with a case to score, of {', '.join(missing)}")
     return pairs
 
 
@@ -142,8 +146,6 @@ def score_and_commit(
     sweep: Sweep,
 ) -> list[str]:
     """Write a split's file of each source; returns what failed."""
-    if not predictors:
-        return []
     try:
         rows, failures = score_pair(pair, predictors, experiment, device)
     except WorkFailed as failure:

@@ -9,6 +9,7 @@ killed, to the bit.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ from xr2ct.training.journal import Journal
 from xr2ct.training.schedule import learning_rate
 from xr2ct.training.state import TrainingState, broken_weights, restore, save
 
+log = logging.getLogger(__name__)
+
 
 def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
     """Train `experiment` to its last step, from wherever its run is; called in every rank.
@@ -51,6 +54,7 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
         state = build(run, experiment, store, ranks)
         if resumed is not None:
             restore(run.checkpoint(resumed), state)
+            log.info("%s: going on from step %d of %d", run.path, state.step, experiment.training.steps)
         with closing(GlobalBatches(store, cases, state)) as batches:
             if resumed is None:
                 state.method.prepare(batches)

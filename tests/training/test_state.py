@@ -1,0 +1,52 @@
+"""What a checkpoint holds, and what must not become one."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from xr2ct.config import Experiment
+from xr2ct.errors import WorkFailed
+from xr2ct.run import Run
+from xr2ct.training import state
+from xr2ct.training.distributed import Ranks
+from xr2ct.training.state import TrainingState, seed_everything
+
+ONE = Ranks(0, 1, 0, torch.device("cpu"))
+
+
+def test_weights_broken_by_the_last_update_are_not_saved(tmp_path: Path) -> None:
+    """The step's losses are those before the update, so only the weights show it."""
+    healthy, broken = {"w": torch.ones(2), "n": torch.tensor(3)}, {"w": torch.tensor([1.0, torch.inf])}
+    engines: dict[str, Any] = {
+        "mapper": SimpleNamespace(consolidated_weights=lambda: healthy),
+        "potential": SimpleNamespace(consolidated_weights=lambda: broken),
+    }
+    method: Any = None
+    at_5 = TrainingState(Experiment(name="x"), method, engines, ONE, average=None, step=5)
+    with pytest.raises(WorkFailed, match="step 5: weights of potential are no longer finite"):
+        state.save(Run(tmp_path), at_5)
+    assert not list(tmp_path.iterdir())
+
+
+def draws() -> tuple[Tensor, float, float]:
+    return torch.rand(4), random.random(), float(np.random.normal())  # noqa: NPY002
+
+
+def test_every_random_state_comes_back(tmp_path: Path) -> None:
+    seed_everything(5)
+    draws()  # normal() keeps the second of a pair for the next call
+    torch.save(state._random_state(), tmp_path / "random.pt")
+    expected = draws()
+    draws()
+    state._set_random_state(torch.load(tmp_path / "random.pt", weights_only=True))
+    found = draws()
+    assert torch.equal(found[0], expected[0])
+    assert found[1:] == expected[1:]

@@ -31,6 +31,9 @@ class SinkhornDivergence:
 
     def _layer(self, generated: Tensor, real: Tensor) -> Tensor:
         x, y = gather(at_least_fp32(generated)), gather(at_least_fp32(real.detach()))
+        if not bool(torch.isfinite(x).all()):
+            # geomloss would fail in its own schedule; a loss that is not finite is for the loop to name.
+            return x.sum() * torch.nan
         # A divergence of squared distances cancels: features far from the origin would lose its digits.
         centre = torch.cat([x.detach(), y]).mean(0)
         with torch.autocast(x.device.type, enabled=False):

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,12 @@ def test_the_same_command_again_computes_nothing(whole: Path, patients: Path, tm
     before = tree(store)
     report = run(patients, store, (16, 32))
     assert (len(report.kept), report.computed) == (12, 0)
+    assert report.kept["SYN-0003"].outside_cube == Store.open(store).cases[3].attributes["body_outside_cube"]
+    assert json.loads(json.dumps(report.as_dict()))["kept"]["SYN-0003"]["outside_beam"]["small"].keys() >= {
+        "0",
+        "45",
+    }
+    assert "12 cases kept (0 computed now)" in str(report)
     assert [r.patient for r in report.refused] == ["SYN-9999"]
     assert tree(store) == before
 
@@ -124,7 +131,7 @@ def test_patients_later_get_rows_after_the_others_and_every_array(few: Path, tmp
     write_mha(more / "SYN-0000b.mha", chest(100))
     write_mha(more / "ZZZ.mha", np.full((44, 40, 52), 40, np.int16))
     report = run(more, store, (16,), geometries=(), seed=5)
-    assert report.kept == ("SYN-0000b",)
+    assert list(report.kept) == ["SYN-0000b"]
     after = Store.open(store)
     assert after.cases[:3] == before.cases
     assert (after.cases[3].id, after.cases[3].row) == ("SYN-0000b", 3)
@@ -170,12 +177,13 @@ def test_other_cohorts_are_for_testing_alone(few: Path, tmp_path: Path) -> None:
 
 def test_an_existing_store_is_not_made_another(whole: Path, patients: Path) -> None:
     before = tree(whole)
-    for wrong, told in [
+    wrongs: list[tuple[dict[str, Any], str]] = [
         ({"cube_mm": 200.0}, r"its cube is 160 mm, asked for was 200 mm"),
         ({"cohort": "lctsc"}, r"holds cohort lidc-idri, asked for was lctsc"),
         ({"geometries": (Geometry("small", 600.0, 949.0, 500.0, 32),)}, r"sad 541 .* asked for was sad 600"),
         ({"angles": (10.0,)}, r"angles 0,45,.*asked for was .*angles 10:"),
-    ]:
+    ]
+    for wrong, told in wrongs:
         with pytest.raises(UserError, match=told):
             run(patients, whole, **wrong)
     assert tree(whole) == before
@@ -216,7 +224,7 @@ def test_rubbish(tmp_path: Path) -> None:
     assert len((store / "refused.csv").read_text().splitlines()) > 1
     # The same folder takes a sound source afterwards.
     write_mha(rubbish / "SYN-1.mha", chest(1))
-    assert run(rubbish, store).kept == ("SYN-1",)
+    assert run(rubbish, store).kept.keys() == {"SYN-1"}
 
 
 def test_damage_is_verified_by_name(few: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,12 +19,13 @@ import psutil
 import pytest
 from chest_volumes import CUBE_MM, SMALL
 
-from xr2ct.errors import UserError
+from xr2ct.errors import UserError, WorkFailed
 from xr2ct.ingest import ingest
 from xr2ct.store import Store, layout, write
 
 SCRIPT = """
 import sys
+import threading
 from pathlib import Path
 from chest_volumes import CUBE_MM, SMALL
 from xr2ct.ingest import ingest
@@ -113,6 +115,26 @@ def test_sigkill_at_random_moments(patients: Path, tmp_path: Path) -> None:
     completed = undisturbed(patients, store)
     assert {c: w for c, w in finished(store).items() if c in kept} == kept
     assert completed == undisturbed(patients, tmp_path / "undisturbed.zarr")
+
+
+def test_a_killed_worker_ends_the_command_and_the_next_continues(patients: Path, tmp_path: Path) -> None:
+    store = tmp_path / "oom.zarr"
+
+    def kill_a_worker() -> None:
+        wait_for(lambda: len(finished(store)) > 0, 120)
+        servers = psutil.Process().children()
+        workers = [w for server in servers for w in server.children()]
+        workers[0].kill()
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    with pytest.raises(WorkFailed, match=r"a worker was killed.*the same command continues"):
+        undisturbed(patients, store)
+    killer.join()
+    some = finished(store)
+    undisturbed(patients, store)
+    assert len(Store.open(store).cases) == 12
+    assert some.items() <= finished(store).items()
 
 
 def test_what_each_moment_leaves_behind(patients: Path, tmp_path: Path) -> None:

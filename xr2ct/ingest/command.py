@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from xr2ct.cohorts.names import check_cohort
 from xr2ct.cohorts.refused import Refusal
 from xr2ct.cohorts.series import Source, scan
@@ -18,7 +16,7 @@ from xr2ct.errors import UserError, WorkFailed
 from xr2ct.ingest import prepare
 from xr2ct.ingest.plan import Plan, row_key, safe_name
 from xr2ct.ingest.pool import run_tasks
-from xr2ct.ingest.report import IngestReport, NotTaken, write_refused
+from xr2ct.ingest.report import IngestReport, NotTaken, Truncation, write_refused
 from xr2ct.projection.geometry import Geometry
 from xr2ct.store import layout, write
 
@@ -77,9 +75,13 @@ def ingest(
         if taken:
             _lay_out(store, plan)
             for task, reason in run_tasks(tasks, workers):
-                log.info("%s: %s", task.row.case, f"refused: {reason}" if reason else "kept")
                 if reason:
+                    log.warning("%s: refused: %s", task.row.case, reason)
                     refused.append(Refusal(task.source.patient, task.source.series, reason))
+                else:
+                    log.info(
+                        "%s: kept; %s", task.row.case, Truncation.of(write.read_case(store, task.row.case))
+                    )
             _publish(store, plan)
         report = _report(store, plan, taken, len(tasks), refused, [*found.left_out, *others])
         write_refused(store, report.refused, {safe_name(p) for p in patients})
@@ -135,19 +137,15 @@ def _lay_out(store: Path, plan: Plan) -> None:
 
 def _publish(store: Path, plan: Plan) -> None:
     """Make every row visible that has every array of the plan."""
-    visible, outside = [], []
+    visible = []
     for index, row in enumerate(plan.rows):
         case = write.read_case(store, row.case)
         if set(plan.arrays) <= set(case.get("checksums", {})):
             visible.append({"id": row.case, "patient": row.patient, "split": row.split, "row": index})
-            outside.append(case["body_outside_cube"])
     before = {c["id"] for c in layout.group_attributes(store)["cases"]}
     for lost in sorted(before - {str(c["id"]) for c in visible}):
         log.warning("%s: no longer visible in %s, since it lacks what was added", lost, store)
     write.publish(store, visible, plan.sizes, [x.geometry.name for x in plan.xrays])
-    if outside:
-        median, most = 100 * np.median(outside), 100 * max(outside)
-        log.info("body outside the cube: median %.0f %%, most %.0f %%", median, most)
 
 
 def _report(
@@ -162,7 +160,7 @@ def _report(
     kept = [r.case for r in plan.rows if r.key in keys and not prepare.missing_arrays(store, plan, r.case)]
     return IngestReport(
         store,
-        tuple(kept),
+        {case: Truncation.of(write.read_case(store, case)) for case in kept},
         len(kept) - (len(taken) - tasks),
         tuple(NotTaken.of(r) for r in refused),
         tuple(NotTaken.of(r) for r in left_out),

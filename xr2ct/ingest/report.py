@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,31 @@ class NotTaken:
 
 
 @dataclass(frozen=True)
+class Truncation:
+    """How much of a patient's body is not in the data, as fractions of its volume."""
+
+    outside_cube: float
+    """Of the body in the scan."""
+    outside_beam: Mapping[str, Mapping[str, float]]
+    """By geometry and angle in degrees, of the body in the cube."""
+
+    @classmethod
+    def of(cls, case: Mapping[str, Any]) -> Truncation:
+        """From what cases/ID.json says."""
+        return cls(case["body_outside_cube"], case["outside_beam"])
+
+    def __str__(self) -> str:
+        beams = [f"{max(views.values()):.0%} outside {name}'s" for name, views in self.outside_beam.items()]
+        return f"of the body {self.outside_cube:.0%} is outside the cube, at most {', '.join(beams)} beam"
+
+
+@dataclass(frozen=True)
 class IngestReport:
     """What became of the series found in one source."""
 
     store: Path
-    kept: tuple[str, ...]
-    """Case IDs of this source that are visible in the store."""
+    kept: Mapping[str, Truncation]
+    """Cases of this source that are visible in the store, by their ID."""
     computed: int
     """Those of them that this call worked on; the others were whole before."""
     refused: tuple[NotTaken, ...]
@@ -50,6 +69,9 @@ class IngestReport:
 
     def __str__(self) -> str:
         lines = [f"{self.store}: {len(self.kept)} cases kept ({self.computed} computed now)"]
+        if self.kept:
+            worst = max(self.kept, key=lambda case: self.kept[case].outside_cube)
+            lines.append(f"most of a body outside the cube: {self.kept[worst].outside_cube:.0%} ({worst})")
         lines += [f"refused {r.patient}: {r.reason}" for r in self.refused]
         lines += [f"left out {r.patient}: {r.reason}" for r in self.left_out]
         return "\n".join(lines)

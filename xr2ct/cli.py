@@ -210,17 +210,27 @@ def _evaluate(commands: Any) -> None:
     p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     p.add_argument("--step", default="all", help="a number, best, last or all")
     p.add_argument("--cohort", nargs="+", default=None, metavar="NAME")
+    p.add_argument(
+        "--predictions", type=Path, default=None, metavar="DIR", help="volumes from elsewhere, CASE.mha"
+    )
+    p.add_argument("--name", default=None, help="what the predictions are called in every table")
     p.add_argument("--json", action="store_true")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     from xr2ct.evaluation.leaderboard import format_leaderboard, read_leaderboard
+    from xr2ct.evaluation.predictions import evaluate_predictions
     from xr2ct.evaluation.sweep import evaluate
     from xr2ct.run import Run
 
+    if (args.predictions is None) != (args.name is None):
+        raise UserError("--predictions DIR and --name X go together")
     for path in args.runs:
         run = Run.open(path)
-        evaluate(run, steps=args.step, cohorts=args.cohort)
+        if args.predictions is None:
+            evaluate(run, steps=args.step, cohorts=args.cohort)
+        else:
+            evaluate_predictions(run, args.predictions, args.name, args.cohort)
         rows = read_leaderboard(run)
         _print(rows, format_leaderboard(rows), args.json)
 

@@ -9,7 +9,7 @@ from xr2ct.cohorts.phantom.patient import Patient
 from xr2ct.cohorts.phantom.shapes import ellipsoid, intersection, union
 from xr2ct.cohorts.phantom.tubes import Deposit, deposit, grow_tree
 
-DOME_RISE_MM = 100.0
+DOME_RISE_MM = 116.0
 
 
 def diaphragm_distance(region: Region, p: Patient, rng: np.random.Generator) -> Array:

@@ -21,7 +21,7 @@ def draw_chest(grid: Grid, p: Patient, seed: int) -> tuple[Array, Array]:
     hu, body = np.empty(grid.shape, np.float32), np.empty(grid.shape, np.float32)
     inner = grid.region((-p.width - 8, -p.depth - 8, -450), (p.width + 8, p.depth + 8, 300))
     air, cage = np.empty(inner.shape, np.float32), np.empty(inner.shape, np.float32)
-    vessels = mediastinum.Vessels.of(inner, p, profiles)
+    vessels = mediastinum.Vessels.of(inner, p, profiles, generator(seed, "gullet"))
     portal = abdomen.liver_vessels(grid, p, generator(seed, "portal"))
     for slab in grid.slabs():
         wall, here = hu[slab.slices], body[slab.slices]

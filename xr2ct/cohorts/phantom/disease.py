@@ -32,7 +32,7 @@ def _emphysema(lungs: Lungs, hu: Array, p: Patient, rng: np.random.Generator) ->
 def _ground_glass(lungs: Lungs, hu: Array, p: Patient, rng: np.random.Generator) -> None:
     """Haze under the pleura of both lungs, most at the back and the bases, solid where it is worst."""
     r = lungs.region
-    severity = rng.uniform(-1.2, 0.5)
+    severity = rng.uniform(-0.8, 0.8)
     at_edge = np.exp(np.minimum(lungs.from_ribs, 0) / 20)
     field = 0.75 * r.noise(rng, 36) + 0.35 * r.noise(rng, 14) + 1.6 * at_edge
     field += 0.7 * r.y / np.float32(p.depth) - 0.4 * (r.z + 40) / np.float32(100 * p.length)
@@ -113,18 +113,18 @@ def add_devices(grid: Grid, hu: Array, p: Patient, rng: np.random.Generator) -> 
     """A central venous line, sometimes with its port; a breathing tube."""
     if "central-line" in p.findings:
         way = p.place(
-            [(-40, 2, 130), (-40, 2, 92), (-30, -6, 62), (-25, -8, 42), (-28, -6, 5), (-28, -8, -25)]
+            [(-40, -10, 130), (-40, -22, 92), (-31, -15, 66), (-25, -10, 42), (-28, -8, 5), (-28, -9, -25)]
         )
         deposit(grid, path(way, 1.1, 40)).into(hu, 1900.0)
         if rng.random() < 0.5:
-            chest = p.place([(-62, -66, 55), (-52, -40, 90), (-40, 2, 100)])
+            chest = p.place([(-62, -66, 55), (-52, -50, 88), (-40, -14, 104)])
             chest[0, 1] -= 6 + 0.3 * p.fat
             deposit(grid, path(chest, 1.1, 20)).into(hu, 1900.0)
             box = grid.region(chest[0] - 16, chest[0] + 16)
             blend(hu[box.slices], 2300.0, box.coverage(ellipsoid(box, chest[0], (11, 5, 11))))
     if "airway-tube" in p.findings:
-        tube = path(p.place([(0, 12, 170), (0, 12, 125), (0, 13, 95), (1, 18, 52), (1, 20, 36)]), 5.0, 20)
-        box = grid.region((-25, -20, 20), (25, 50, 200))
+        tube = path(p.place([(0, 2, 170), (0, 2, 125), (0, 3, 95), (1, 9, 52), (1, 12, 36)]), 5.0, 20)
+        box = grid.region((-25, -25, 20), (25, 45, 200))
         shape = capsules(box, tube)
         blend(hu[box.slices], 230.0, box.coverage(shape))
         blend(hu[box.slices], -1000.0, box.coverage(shape + 1.5))

@@ -20,29 +20,29 @@ MYOCARDIUM, FAT, SOFT_TISSUE = 48.0, -95.0, 38.0
 
 # The reference chest's vessels as (x, y, z) and radius at each point, mm; x to the left, y to the back.
 AORTA = (
-    [(-2, -14, -52), (-18, -22, -22), (-19, -17, 6), (-8, -6, 32), (8, 12, 42), (22, 30, 33), (26, 46, 10)],
+    [(-2, -14, -52), (-18, -24, -22), (-19, -20, 6), (-8, -9, 32), (8, 8, 42), (21, 23, 33), (26, 36, 10)],
     [15, 16, 15.5, 14.5, 14, 13.5, 13],
 )
-PULMONARY_TRUNK = ([(14, -40, -46), (21, -32, -24), (21, -12, -9)], [14, 14, 13])
-RIGHT_PULMONARY = ([(21, -12, -9), (0, 4, -14), (-26, 8, -19), (-44, 12, -27)], [12, 11.5, 10.5, 8.5])
-LEFT_PULMONARY = ([(21, -12, -9), (33, 12, -4), (47, 20, -16)], [12, 11.5, 9])
-CAVA = ([(-25, -8, 42), (-28, -6, 5), (-28, -8, -42)], [8.5, 9, 10])
+PULMONARY_TRUNK = ([(14, -40, -46), (21, -34, -24), (21, -16, -9)], [14, 14, 13])
+RIGHT_PULMONARY = ([(21, -16, -9), (0, 0, -14), (-26, 3, -19), (-44, 7, -27)], [12, 11.5, 10.5, 8.5])
+LEFT_PULMONARY = ([(21, -16, -9), (33, 6, -4), (47, 13, -16)], [12, 11.5, 9])
+CAVA = ([(-25, -10, 42), (-28, -8, 5), (-28, -9, -42)], [8.5, 9, 10])
 VEINS = (
-    ([(-25, -8, 42), (-2, -30, 50), (26, -28, 66), (44, -24, 92)], [7, 6.5, 6.5, 6]),
-    ([(-25, -8, 42), (-31, -14, 66), (-44, -22, 92)], [7, 7, 6]),
-    ([(-44, -22, 92), (-72, -24, 100), (-130, 2, 98)], [6, 5, 4.5]),
-    ([(44, -24, 92), (72, -24, 100), (130, 2, 98)], [6, 5, 4.5]),
+    ([(-25, -10, 42), (-2, -30, 50), (26, -28, 66), (44, -26, 92)], [7, 6.5, 6.5, 6]),
+    ([(-25, -10, 42), (-31, -15, 66), (-44, -24, 92)], [7, 7, 6]),
+    ([(-44, -24, 92), (-72, -24, 100), (-130, 2, 98)], [6, 5, 4.5]),
+    ([(44, -26, 92), (72, -24, 100), (130, 2, 98)], [6, 5, 4.5]),
 )
 BRANCHES = (
-    ([(-6, -4, 40), (-15, 0, 72), (-22, 4, 106), (-22, 2, 130)], [6.5, 6, 5, 4]),
-    ([(-22, 4, 106), (-60, 2, 109), (-110, 8, 101)], [5, 4.5, 4.5]),
-    ([(5, 6, 46), (13, 6, 80), (18, 4, 118)], [4.5, 4, 4]),
-    ([(17, 22, 42), (22, 22, 80), (34, 14, 106), (62, 2, 109), (110, 8, 101)], [5.5, 5, 5, 4.5, 4.5]),
+    ([(-6, -6, 40), (-15, -6, 72), (-22, -4, 106), (-22, -4, 130)], [6.5, 6, 5, 4]),
+    ([(-22, -4, 106), (-60, -2, 109), (-110, 6, 101)], [5, 4.5, 4.5]),
+    ([(5, 4, 46), (13, 0, 80), (18, -2, 118)], [4.5, 4, 4]),
+    ([(17, 18, 42), (22, 14, 80), (34, 8, 106), (62, 0, 109), (110, 6, 101)], [5.5, 5, 5, 4.5, 4.5]),
 )
-TRACHEA = [(0, 12, 130), (0, 13, 95), (1, 19, 50), (3, 26, 2)]
-RIGHT_BRONCHUS = [(3, 26, 2), (-18, 22, -14), (-38, 17, -24)]
-LEFT_BRONCHUS = [(3, 26, 2), (24, 24, -17), (44, 19, -26)]
-RIGHT_HILUM, LEFT_HILUM = (-44, 14, -27), (47, 19, -24)
+TRACHEA = [(0, 2, 130), (0, 3, 95), (1, 10, 50), (3, 18, 2)]
+RIGHT_BRONCHUS = [(3, 18, 2), (-18, 15, -14), (-38, 11, -24)]
+LEFT_BRONCHUS = [(3, 18, 2), (24, 17, -17), (44, 13, -26)]
+RIGHT_HILUM, LEFT_HILUM = (-44, 8, -27), (47, 13, -24)
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,21 @@ class Vessels:
     """By the blood in them: veins, lungs, arteries."""
     airway: Array
     oesophagus: Array
+    gas: Array
+    """In the oesophagus, here and there."""
 
     @classmethod
-    def of(cls, region: Region, p: Patient, profiles: Profiles) -> Vessels:
+    def of(cls, region: Region, p: Patient, profiles: Profiles, rng: np.random.Generator) -> Vessels:
         great = {kind: capsules(region, t, 14) for kind, t in great_vessels(p, profiles).items()}
-        return cls(great, capsules(region, airways(p)), capsules(region, _oesophagus(p, profiles)))
+        gullet = _oesophagus(p, profiles)
+        radii = rng.uniform(-4, 2.5, len(gullet.start) + 1)
+        gas = Tubes(gullet.start, gullet.end, radii[:-1], radii[1:])
+        return cls(great, *(capsules(region, t) for t in (airways(p), gullet, gas)))
 
     def part(self, place: tuple[slice, slice, slice]) -> Vessels:
         """Over a part of the box."""
         great = {kind: distance[place] for kind, distance in self.great.items()}
-        return Vessels(great, self.airway[place], self.oesophagus[place])
+        return Vessels(great, self.airway[place], self.oesophagus[place], self.gas[place])
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def heart_centre(p: Patient) -> Array:
     """(3,): it stands on the middle of the diaphragm, a little left."""
     tendon = 0.5 * sum(p.dome) - 22 * p.length
     z = tendon + 49 * p.heart * p.length
-    return np.array([13 * p.width / 120 + p.mediastinal_shift, -24 * p.depth / 88, z])
+    return np.array([18 * p.width / 120 + p.mediastinal_shift, -24 * p.depth / 88, z])
 
 
 def build(
@@ -120,8 +125,7 @@ def draw(region: Region, hu: Array, m: Mediastinum, p: Patient, rng: np.random.G
         blend(hu, SOFT_TISSUE, region.coverage(m.vessels.great[kind] - 1.2))
         blend(hu, value, region.coverage(m.vessels.great[kind]))
     blend(hu, SOFT_TISSUE, region.coverage(m.vessels.oesophagus))
-    gas = m.vessels.oesophagus + 6.5 + 2.5 * region.noise(rng, 45)
-    blend(hu, -700.0, region.coverage(gas))
+    blend(hu, -700.0, region.coverage(m.vessels.gas))
     blend(hu, SOFT_TISSUE, region.coverage(m.vessels.airway - 1.6))
     blend(hu, -995.0, region.coverage(m.vessels.airway))
 
@@ -220,9 +224,9 @@ def _heart(region: Region, p: Patient) -> tuple[Array, dict[str, Array]]:
         return ellipsoid(region, centre + turned @ (np.array(at) * size), np.array(radii) * size.mean(), axes)
 
     apex = (0.74, -0.46, -0.49)
-    left_outer = chamber((33, -4, -12), (52, 35, 36), apex)
+    left_outer = chamber((32, -4, -12), (55, 36, 37), apex)
     right_outer = chamber((4, -30, -12), (50, 34, 27), (0.80, -0.22, -0.55))
-    right_atrium = chamber((-35, -6, -4), (34, 25, 28), (0.1, 0.0, 1.0))
+    right_atrium = chamber((-36, -6, -4), (34, 24, 24), (0.1, 0.0, 1.0))
     left_atrium = chamber((2, 27, 14), (35, 25, 21), (1.0, 0.1, 0.0))
     heart = union(union(left_outer, right_outer, 14), union(right_atrium, left_atrium, 14), 14)
     right_ventricle = np.maximum(right_outer + 8, -(left_outer - 1))
@@ -241,19 +245,18 @@ def _core(region: Region, p: Patient, profiles: Profiles, rng: np.random.Generat
     broad = (
         np.interp(z, [-450, -200, -90, -30, 0, 40, 75, 105], [14, 14, 14, 24, 31, 30, 27, 27]) * p.width / 120
     )
-    i = profiles.index(region.z)
-    across = np.take(broad.astype(np.float32), i)
     over = np.interp(profiles.z, [-60, 120], [p.mediastinal_shift, 0]) + np.interp(
         profiles.z, [-150, 60], [8, 0]
     )
-    dx = np.abs(region.x - np.take(over.astype(np.float32), i) + 3 * region.noise(rng, 70))
-    middle = np.float32(12 * p.depth / 88)
+    across, shifted = profiles.along(region.z, broad, over)
+    dx = np.abs(region.x - shifted + 3 * region.noise(rng, 70))
+    middle = np.float32(6 * p.depth / 88)
     bell = np.exp(-(((region.y - middle) / np.float32(0.42 * p.depth)) ** 2))
     return np.float32(0.9) * (dx - 4.5 - (across - 4.5) * bell)
 
 
 def nodes(p: Patient, rng: np.random.Generator) -> list[tuple[Array, Array]]:
     """Enlarged lymph nodes beside trachea and carina: (centre, radii) of each."""
-    spots = _moved(p, [(-16, 8, 28), (-14, 22, 8), (2, 26, -18), (14, 4, 18), (-30, 14, -22), (34, 16, -18)])
+    spots = _moved(p, [(-16, 2, 28), (-14, 14, 8), (2, 19, -18), (14, 0, 18), (-30, 9, -22), (34, 11, -18)])
     chosen = rng.permutation(len(spots))[: rng.integers(2, 6)]
     return [(spots[k] + rng.normal(0, 3, 3), rng.uniform(6, 13, 3)) for k in chosen]

@@ -85,20 +85,20 @@ def draw_patient(seed: int, shift: Shift) -> Patient:
     contrast = bool(rng.random() < shift.contrast)
     plain = rng.uniform(34, 48)
     veins, lungs, arteries = (float(v) for v in rng.dirichlet([1.0, 1.0, 1.0]) @ ENHANCED)
-    heart = rng.normal(0.88, 0.05) * (1.22 if "cardiomegaly" in findings else 1.0)
-    angles = np.radians(rng.normal(0, (1.8, 1.8, 3.5)))
+    heart = rng.normal(0.93, 0.05) * (1.22 if "cardiomegaly" in findings else 1.0)
+    angles = np.radians(rng.normal(0, (1.8, 1.8, 2.5)))
     return Patient(
         female=female,
         length=length,
         width=float(rng.normal(110 if female else 120, 6) + 6 * stout),
-        depth=float(rng.normal(78 if female else 86, 4) + 8 * stout + 5 * inflation),
+        depth=float(rng.normal(74 if female else 82, 4) + 7 * stout + 4 * inflation),
         fat=float(7 + 32 * stout**1.4 + (4 if female else 0)),
         muscle=float(rng.normal(14 if female else 18, 2)),
         inflation=inflation,
         dome=(float(domes[0]), float(domes[1])),
-        heart=float(np.clip(heart, 0.76, 1.25)),
+        heart=float(np.clip(heart, 0.8, 1.28)),
         heart_turn_deg=float(14 * (inflation - 0.6) - 22 * (stout - 0.4) + rng.normal(0, 4)),
-        kyphosis=float(rng.uniform(10, 28)),
+        kyphosis=float(rng.uniform(6, 20)),
         scoliosis=float(rng.normal(0, 3.5)),
         mediastinal_shift=float(drawn_over),
         bone_hu=float(rng.uniform(110, 260)),

@@ -77,8 +77,8 @@ def as_volume(taken: Scan) -> NativeVolume:
 
 def _lay_grid(p: Patient, shift: Shift, rng: np.random.Generator) -> Grid:
     """From below the diaphragm's dome to above the apex, as wide as the protocol says."""
-    closely = 2 * (p.width + p.muscle + p.fat) * rng.uniform(1.02, 1.12)
-    fov = rng.uniform(*shift.fov_mm) if shift.fov_mm else float(np.clip(closely, 290, 430))
+    closely = 2 * (p.width + p.muscle + p.fat) * rng.uniform(1.06, 1.18)
+    fov = rng.uniform(*shift.fov_mm) if shift.fov_mm else float(np.clip(closely, 300, 440))
     pixel = round(fov / shift.matrix, 4)
     step = float(shift.slice_mm[rng.integers(len(shift.slice_mm))])
     top = 104 * p.length + rng.uniform(*shift.above_mm)

@@ -134,7 +134,9 @@ SHIFTS: dict[str, Shift] = {
             "airway-tube": 0.25,
         },
         inflation=(0.15, 0.65),
-        encoding=Encoding(signed=False, localizer="own-series", manufacturer_model="Sensation-like"),
+        encoding=Encoding(
+            syntax="rle", signed=False, localizer="own-series", manufacturer_model="Sensation-like"
+        ),
     ),
     # A challenge on telling benign from malignant: a nodule or small mass each, contrast as a rule, soft
     # kernel. The originals are 1 mm slices; ours keep their thinness and lie apart.

@@ -10,7 +10,7 @@ from xr2ct.cohorts.phantom.shapes import superellipse
 from xr2ct.cohorts.phantom.torso import Profiles, arm_paths, shoulder_joint
 from xr2ct.cohorts.phantom.tubes import Tubes, deposit, flat_path, join, path, splat
 
-CORTEX = 900.0
+CORTEX = 1050.0
 FLATNESS = 0.78  # of a vertebral body: its depth over its width
 # for each rib: how far round it goes (degrees from the spine) and how far its front end lies below its head
 RIB_END_DEG = (138, 146, 149, 150, 149, 146, 141, 131, 119, 106, 80, 56)
@@ -35,13 +35,13 @@ def draw_spine(region: Region, hu: Array, p: Patient, profiles: Profiles, rng: n
     column, local = region.within((-30, y.min() - 32, -450), (30, y.max() + 70, 300))
     view = hu[local]
     ends = vertebra_heights(p)
-    i = profiles.index(column.z)
-    number = np.interp(profiles.z, ends, np.arange(len(ends))).astype(np.float32)
-    per_mm = np.maximum(np.take(np.gradient(number), i), np.float32(1e-3))
-    phase = np.take(number, i) % 1
-    radius = np.take(_girth(profiles.z).astype(np.float32), i)
-    dx = column.x - np.take(profiles.spine_x.astype(np.float32), i)
-    dy = column.y - np.take(y.astype(np.float32), i)
+    number = np.interp(profiles.z, ends, np.arange(len(ends)))
+    counted, per_mm, radius, middle_x, middle_y = profiles.along(
+        column.z, number, np.gradient(number), _girth(profiles.z), profiles.spine_x, y
+    )
+    per_mm = np.maximum(per_mm, np.float32(1e-3))
+    phase = counted % 1
+    dx, dy = column.x - middle_x, column.y - middle_y
     waist = np.float32(1.6) * (1 - (2 * phase - 1) ** 2)
     body = superellipse(dx, dy, radius - waist, np.float32(FLATNESS) * radius - waist)
     blend(view, 85.0, column.coverage(body))  # discs, where nothing else comes on top
@@ -90,9 +90,9 @@ def rib_tubes(p: Patient, profiles: Profiles) -> tuple[Tubes, Tubes]:
             x, y = float(profiles.at(head_z, profiles.spine_x)), float(profiles.at(head_z, profiles.spine_y))
             neck = [(x + side * 15, y + 5, head_z), (x + side * 26, min(y + 17, arc[0, 1]), head_z - 1)]
             points = np.concatenate([neck, arc])
-            radius = np.interp(np.linspace(0, 1, len(points)), [0, 0.1, 0.5, 1], [3.8, 3.5, 4.0, 3.6])
+            radius = np.interp(np.linspace(0, 1, len(points)), [0, 0.1, 0.5, 1], [3.5, 3.2, 3.5, 3.3])
             radius *= 0.85 if n in (0, 10, 11) else 1.0
-            ribs.append(flat_path(points, radius, np.array([0.0, 0.0, 1.0]), 1.75))
+            ribs.append(flat_path(points, radius, np.array([0.0, 0.0, 1.0]), 1.9))
             if n < 10:
                 cartilages.append(_cartilage(p, profiles, n, arc[-1], side))
     return join(ribs), join(cartilages)
@@ -210,8 +210,6 @@ def _bone(
 
 def spine_hollow(region: Region, profiles: Profiles) -> Array:
     """Distance to what the spine and the tissue beside it take from the lungs."""
-    i = profiles.index(region.z)
-    dx = region.x - np.take(profiles.spine_x.astype(np.float32), i)
-    dy = region.y - np.take((profiles.spine_y + 15).astype(np.float32), i)
-    girth = np.take(np.interp(profiles.z, [-300, -170, 90], [31, 27, 21]).astype(np.float32), i)
-    return superellipse(dx, dy, girth, np.float32(1.35) * girth)
+    wide = np.interp(profiles.z, [-300, -170, 90], [31, 27, 21])
+    girth, x, y = profiles.along(region.z, wide, profiles.spine_x, profiles.spine_y + 15)
+    return superellipse(region.x - x, region.y - y, girth, np.float32(1.35) * girth)

@@ -77,8 +77,8 @@ class Profiles:
         shares = PchipInterpolator(BODY[:, 0], BODY[:, 1:])(reference).T
         above = np.maximum(z + 60, 0) / 150
         below = np.maximum(-60 - z, 0) / 180
-        spine_y = p.depth - 15 - p.kyphosis * above**2 * np.exp(-((above / 2.2) ** 4)) - 16 * below**2
-        body_back = spine_y + 42 + 0.7 * p.muscle + 0.7 * p.fat
+        spine_y = p.depth - 29 - p.kyphosis * above**2 * np.exp(-((above / 2.2) ** 4)) - 16 * below**2
+        body_back = spine_y + 57 + 0.7 * p.muscle + 0.7 * p.fat
         return cls(
             z,
             width * p.width,
@@ -95,9 +95,10 @@ class Profiles:
         """A curve's value at exact heights."""
         return np.interp(z, self.z, curve)
 
-    def index(self, z: Array) -> Array:
-        """Places in the curves for a whole array of heights."""
-        return np.clip(z - np.float32(TABLE_LOW - 0.5), 0, len(self.z) - 1).astype(np.int32)
+    def along(self, z: Array, *curves: Array) -> list[Array]:
+        """Curves' values for a whole array of heights, to the nearest mm; float32."""
+        index = (z - np.float32(TABLE_LOW - 0.5)).astype(np.intp)
+        return [np.take(c.astype(np.float32), index, mode="clip") for c in curves]
 
     def cage_point(self, angle: Array, z: Array, outward_mm: float, side: int = 1) -> Array:
         """(n, 3) points so far outside the cage, `angle` from the spine round to the sternum (π)."""
@@ -111,10 +112,8 @@ class Profiles:
 
 def cage_distance(region: Region, profiles: Profiles) -> Array:
     """To the inner face of the ribs."""
-    i = profiles.index(region.z)
-    width, depth, middle, bent = (
-        np.take(c.astype(np.float32), i)
-        for c in (profiles.width, profiles.depth, profiles.middle, 0.5 * profiles.spine_x)
+    width, depth, middle, bent = profiles.along(
+        region.z, profiles.width, profiles.depth, profiles.middle, 0.5 * profiles.spine_x
     )
     return superellipse(region.x - bent, region.y - middle, width, depth)
 
@@ -146,10 +145,11 @@ def shoulder_joint(p: Patient, side: int) -> Array:
 
 def body_distance(region: Region, p: Patient, profiles: Profiles, rng: np.random.Generator) -> Array:
     """To the skin."""
-    i = profiles.index(region.z)
     middle = 0.5 * (profiles.body_front + profiles.body_back)
     half = 0.5 * (profiles.body_back - profiles.body_front)
-    width, depth, mid = (np.take(c.astype(np.float32), i) for c in (profiles.body_width, half, middle))
+    width, depth, mid, back = profiles.along(
+        region.z, profiles.body_width, half, middle, profiles.body_back - 5
+    )
     body = superellipse(region.x, region.y - mid, width, depth)
     body += np.float32(1.5) * region.noise(rng, 90)
     arms = arm_paths(p)
@@ -169,7 +169,6 @@ def body_distance(region: Region, p: Patient, profiles: Profiles, rng: np.random
             box, local = region.within(np.subtract(centre, radii + 20), np.add(centre, radii + 20))
             body[local] = union(body[local], ellipsoid(box, centre, radii), 18)
     # the back lies flat on the couch
-    back = np.take((profiles.body_back - 5).astype(np.float32), i)
     return -union(-body, back - region.y, 14)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -201,6 +202,8 @@ def test_wrong_requests(few: Path, tmp_path: Path) -> None:
         run(few, store, (8,))
     with pytest.raises(UserError, match="each once"):
         run(few, store, angles=(0.0, 360.0))
+    with pytest.raises(UserError, match=r"geometry '\.\./x'"):
+        run(few, store, geometries=(Geometry("../x", 541.0, 949.0, 500.0),))
     with pytest.raises(UserError, match="did you mean 'lidc-idri'"):
         run(few, store, cohort="lidc")
     with pytest.raises(UserError, match="workers 0"):
@@ -210,6 +213,15 @@ def test_wrong_requests(few: Path, tmp_path: Path) -> None:
 def _empty(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
     return tmp_path / "empty"
+
+
+def test_one_ingest_at_a_time(few: Path, tmp_path: Path) -> None:
+    store = tmp_path / "busy.zarr"
+    store.mkdir()
+    with (store / ".ingest.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(WorkFailed, match="another ingest is writing into it"):
+            run(few, store)
 
 
 def test_rubbish(tmp_path: Path) -> None:

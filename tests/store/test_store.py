@@ -174,6 +174,9 @@ def test_what_is_no_store(tmp_path: Path, folder: Path) -> None:
     (folder / "zarr.json").write_text(json.dumps(root))
     with pytest.raises(UserError, match="schema 99, this version reads schema 1: ingest"):
         Store.open(folder)
+    (folder / "zarr.json").write_text("{")
+    with pytest.raises(UserError, match=r"zarr\.json: damaged"):
+        Store.open(folder)
 
 
 def test_compressed_rows_are_not_read_as_raw(folder: Path) -> None:

@@ -74,14 +74,7 @@ def ingest(
         refused = list(found.refusals)
         if taken:
             _lay_out(store, plan)
-            for task, reason in run_tasks(tasks, workers):
-                if reason:
-                    log.warning("%s: refused: %s", task.row.case, reason)
-                    refused.append(Refusal(task.source.patient, task.source.series, reason))
-                else:
-                    log.info(
-                        "%s: kept; %s", task.row.case, Truncation.of(write.read_case(store, task.row.case))
-                    )
+            refused += _fill(store, tasks, workers)
             _publish(store, plan)
         report = _report(store, plan, taken, len(tasks), refused, [*found.left_out, *others])
         write_refused(store, report.refused, {safe_name(p) for p in patients})
@@ -135,6 +128,19 @@ def _lay_out(store: Path, plan: Plan) -> None:
     write.sweep(store)
 
 
+def _fill(store: Path, tasks: Sequence[prepare.Task], workers: int | None) -> list[Refusal]:
+    """Work through the tasks; what was refused."""
+    refused = []
+    for task, reason in run_tasks(tasks, workers):
+        case = task.row.case
+        if reason:
+            log.warning("%s: refused: %s", case, reason)
+            refused.append(Refusal(task.source.patient, task.source.series, reason))
+        else:
+            log.info("%s: kept; %s", case, Truncation.of(write.read_case(store, case)))
+    return refused
+
+
 def _publish(store: Path, plan: Plan) -> None:
     """Make every row visible that has every array of the plan."""
     visible = []
@@ -162,8 +168,8 @@ def _report(
         store,
         {case: Truncation.of(write.read_case(store, case)) for case in kept},
         len(kept) - (len(taken) - tasks),
-        tuple(NotTaken.of(r) for r in refused),
-        tuple(NotTaken.of(r) for r in left_out),
+        tuple(sorted(map(NotTaken.of, refused))),
+        tuple(sorted(map(NotTaken.of, left_out))),
     )
 
 

@@ -17,7 +17,7 @@ from xr2ct.run import write_atomically
 from xr2ct.store import layout
 from xr2ct.store.layout import XraySet
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def safe_name(patient: str) -> str:
 
     Nothing readable is kept of the others: what breaks the rule is often a person's name.
     """
-    return patient if _SAFE_NAME.fullmatch(patient) else f"patient-{short_hash(patient)}"
+    return patient if SAFE_NAME.fullmatch(patient) else f"patient-{short_hash(patient)}"
 
 
 def row_key(source: Source) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -49,10 +50,11 @@ def run_tasks(tasks: Sequence[Task], workers: int | None) -> Iterator[tuple[Task
 
 
 def start_worker() -> None:
-    """One thread a worker, for the same bits whatever the machine; and a watch on the parent."""
+    """One thread a worker, for the same bits whatever the machine; interrupted by the parent's end alone."""
     import torch  # here and below: the parent need not wait for it
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 

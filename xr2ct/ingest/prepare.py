@@ -12,7 +12,7 @@ from xr2ct.cohorts.refused import Refusal
 from xr2ct.cohorts.series import Source, choose
 from xr2ct.cohorts.splits import assign_splits, read_split_list
 from xr2ct.errors import UserError
-from xr2ct.ingest.plan import Plan, Row, row_key, safe_name
+from xr2ct.ingest.plan import SAFE_NAME, Plan, Row, row_key, safe_name
 from xr2ct.projection.geometry import EIGHT_ANGLES, NAMED, Geometry
 from xr2ct.store import layout, write
 from xr2ct.store.layout import XraySet
@@ -93,6 +93,11 @@ def wanted_xrays(plan: Plan, geometries: Sequence[Geometry], angles: Sequence[fl
     """The X-rays asked for: see `ingest` for what an empty request means."""
     if angles is not None and (not angles or len({a % 360.0 for a in angles}) != len(angles)):
         raise UserError(f"angles {','.join(f'{a:g}' for a in angles)}: expected at least one, each once")
+    for geometry in geometries:
+        if not SAFE_NAME.fullmatch(geometry.name):
+            raise UserError(
+                f"geometry {geometry.name!r}: expected a name of letters, digits, '.', '_' and '-'"
+            )
     held = {x.geometry.name: x.angles for x in plan.xrays}
     wanted = geometries or ([] if held else [NAMED["x2ct"]])
     asked = tuple(a % 360.0 for a in angles) if angles else None

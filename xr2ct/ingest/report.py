@@ -15,7 +15,7 @@ from xr2ct.run import write_atomically
 from xr2ct.store import layout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class NotTaken:
     """A series that is not in the store, without its own identifiers."""
 

@@ -67,7 +67,10 @@ def group_attributes(store: Path) -> dict[str, Any]:
         raise UserError(
             f"{store}: not a store (expected a folder made by `xr2ct ingest`, with a zarr.json in it)"
         )
-    attributes: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("attributes", {})
+    try:
+        attributes: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")).get("attributes", {})
+    except ValueError:
+        raise UserError(f"{file}: damaged (not JSON); ingest its source again into a new store") from None
     if "xr2ct_schema" not in attributes:
         raise UserError(f"{store}: a Zarr group, but not one that `xr2ct ingest` made")
     check_schema(store, attributes)

@@ -189,11 +189,22 @@ FAULTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_refused_with_their_reason(tmp_path, chest, write_series, fault):
     edit, reason = FAULTS[fault]
     with pytest.raises(Refused, match=reason):
         _read(write_series(tmp_path, chest, edit=edit))
+
+
+def test_positions_rounded_to_a_tenth_are_regular(tmp_path, chest, write_series):
+    """0.625 mm apart, written 0.6, 1.2, 1.9, 2.5 …"""
+
+    def rounded(index, data):
+        data.ImagePositionPatient = [0, 0, round(0.625 * index, 1)]
+
+    native = _read(write_series(tmp_path, chest, edit=rounded))
+    assert native.spacing_mm[0] == pytest.approx(0.625, abs=0.005)
 
 
 def test_too_few_slices(tmp_path, chest, write_series):

@@ -20,6 +20,8 @@ def test_series_are_grouped_by_content_whatever_the_names(tmp_path, chest, write
     write_series(tmp_path / "deep" / "er", chest, patient="P-1", series="1.2.3.2", bare=True)
     (tmp_path / "notes.txt").write_text("nothing to see")
     (tmp_path / "deep" / "table.csv").write_text("a,b\n1,2\n")
+    # Pixels of a raw file that happen to begin as a data set without preamble would.
+    (tmp_path / "deep" / "labels.raw").write_bytes(b"\x08\x00\x05\x00\x0a\x00\x00\x00" * 500)
 
     sources, refusals = find_sources(tmp_path)
 

@@ -22,6 +22,8 @@ SIDEWAYS_MM = 1.0
 """Furthest that a slice may lie off that line."""
 GAP_TOLERANCE = 0.1
 """Largest departure of a gap from the series' median gap, as a part of it."""
+ROUNDING_MM = 0.11
+"""What a gap may be off anyway: some scanners write positions to a tenth of a millimetre."""
 SAME_PLACE_MM = 0.01
 """Slices nearer than this are two at one place."""
 TISSUE_HU = -900.0
@@ -96,9 +98,10 @@ def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
     if doubled:
         raise Refused(f"duplicated slices: {doubled} of {len(slices)} lie where another does")
     usual = float(np.median(gaps))
-    if np.abs(gaps - usual).max() > GAP_TOLERANCE * usual:
+    tolerance = max(GAP_TOLERANCE * usual, ROUNDING_MM)
+    if np.abs(gaps - usual).max() > tolerance:
         missing = np.rint(gaps / usual) - 1
-        if np.abs(gaps - (missing + 1) * usual).max() <= GAP_TOLERANCE * usual:
+        if np.abs(gaps - (missing + 1) * usual).max() <= tolerance:
             raise Refused(
                 f"missing slices: {int(missing.sum())} between the others "
                 f"(a gap of {gaps.max():.2f} mm where {usual:.2f} is usual)"
@@ -142,7 +145,8 @@ def _header(path: Path) -> Dataset:
         raise Refused(f"{path.name}: not DICOM")
     missing = [keyword for keyword in [*_GEOMETRY, *_VALUES] if header.get(keyword) in (None, "")]
     if missing:
-        raise Refused(f"{path.name}: its header has no {' or '.join(missing)}")
+        more = f" and {len(missing) - 1} more elements (truncated?)" if len(missing) > 1 else ""
+        raise Refused(f"{path.name}: its header has no {missing[0]}{more}")
     return header
 
 

@@ -20,7 +20,6 @@ _IDENTITY = [
     "PatientID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
-    "SOPClassUID",
     "Modality",
     "ImageType",
     "ImagePositionPatient",
@@ -46,24 +45,34 @@ class Identity:
 
 
 def read_header(path: Path, tags: Sequence[str]) -> Dataset | None:
-    """The named elements of a DICOM file, pixels left alone; None where it is not DICOM by content.
+    """The named elements of a DICOM file and its SOP class, pixels left alone; None where it is not DICOM.
 
-    A file without preamble is known by its first element. Raises `Unreadable`.
+    A file without preamble is known by its first element and its SOP class. Raises `Unreadable`.
     """
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             start = file.read(132)
+            claims = start[128:] == b"DICM" or path.suffix.lower() in _DICOM_SUFFIXES
             if start[128:] != b"DICM" and not _bare_data_set(start):
-                if path.suffix.lower() in _DICOM_SUFFIXES:
+                if claims:
                     raise Unreadable("not DICOM" if start else "empty file")
                 return None
             file.seek(0)
-            return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags), force=True)
+            header = pydicom.dcmread(
+                file, stop_before_pixels=True, specific_tags=["SOPClassUID", *tags], force=True
+            )
     except Unreadable:
         raise
+    except OSError as error:
+        raise Unreadable(f"cannot be read ({error.strerror})") from error
     except Exception as error:  # pydicom raises whatever its parser trips over
+        if not claims:
+            return None
         raise Unreadable(f"not readable as DICOM ({type(error).__name__})") from error
+    if not claims and not _text(header, "SOPClassUID"):
+        return None  # bytes that only began like a data set
+    return header
 
 
 def identify(path: Path) -> Identity | None:

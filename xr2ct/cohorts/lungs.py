@@ -28,7 +28,7 @@ MIN_LUNGS_ML = 300.0
 SECOND_LUNG = 0.2
 """The smallest part of the larger lung that a separate piece of air has to reach to be the other one."""
 
-_WORKING_MM = 3.2
+_WORKING_MM = 3.6
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 

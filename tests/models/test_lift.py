@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -22,13 +24,14 @@ AXES = {
 }  # fmt: skip
 
 
+@cache
 def bead_views(bead_mm: tuple[float, float, float], angles: tuple[float, ...]) -> Tensor:
     """X-rays (1, view, row, col) of a small round bead at (x, y, z)."""
-    axis = (np.arange(107) - 53) * 3.0
+    axis = (np.arange(80) - 39.5) * 4.0
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij", sparse=True)
     squared = (x - bead_mm[0]) ** 2 + (y - bead_mm[1]) ** 2 + (z - bead_mm[2]) ** 2
-    mu = torch.from_numpy(np.exp(-squared / (2 * 4.0**2)).astype(np.float32))[None]
-    return project(mu, (3.0, 3.0, 3.0), X2CT, angles)
+    mu = torch.from_numpy(np.exp(-squared / (2 * 5.0**2)).astype(np.float32))[None]
+    return project(mu, (4.0, 4.0, 4.0), X2CT, angles)
 
 
 def centroid_mm(volume: Tensor, axis: int) -> float:
@@ -54,7 +57,8 @@ def test_a_bead_off_every_axis_lands_where_its_ray_meets_the_isocentre(
 ) -> None:
     bead = (41.0, -33.0, 57.0)
     lift = RepeatLift([angle], X2CT, CUBE_MM, SIZE, scale)  # type: ignore[arg-type]
-    volume = lift(bead_views(bead, (angle,)))[0, 0]
+    views = bead_views(bead, EIGHT_ANGLES)[:, EIGHT_ANGLES.index(angle), None]
+    volume = lift(views)[0, 0]
     copies, lateral, sign = AXES[angle]
     across, up = shadow_mm(bead, angle)
 

@@ -226,11 +226,9 @@ class _Rays:
         _, dy, dx = self.spacing_mm
         (fx, fy), _ = _beam_axes(angle)
         step = self._step_mm(angle)
-        # Interpolation reaches one voxel beyond the outermost voxels' centres.
+        # Interpolation reaches one voxel beyond the outermost voxels' centres, and is 0 there.
         reach = ((nx + 1) * dx * abs(fx) + (ny + 1) * dy * abs(fy)) / 2
         count = math.ceil(2 * reach / step - 1 - _ROUNDING)
-        # Planes fall on voxel centres along the axis where there are as many, or as oddly many, of them.
-        count += (count - (nx if abs(fx) / dx > abs(fy) / dy else ny)) % 2
         depths = self._centred(count, step)
         return depths[
             (depths > -self.geometry.sad_mm) & (depths < self.geometry.sid_mm - self.geometry.sad_mm)

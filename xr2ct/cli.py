@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 from xr2ct import __version__
 from xr2ct.errors import UserError, WorkFailed, nearest
 
-EXTRAS = {"torch": "infer", "monai": "infer", "SimpleITK": "infer", "einops": "infer", "safetensors": "infer"}
-"""Packages that [infer] brings; anything else missing is [train]'s."""
+INFER = ("torch", "monai", "einops", "pydicom", "safetensors", "scipy", "SimpleITK")
+"""Packages that [infer] brings; anything else missing is [train]'s, or DALI."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").split(".")[0]
         if package in ("", "xr2ct", "launch"):
             raise
-        extra = EXTRAS.get(package, "train,cuda12" if package == "nvidia" else "train")
+        extra = "infer" if package in INFER else "train,cuda13" if package == "nvidia" else "train"
         return _fail(f"this command needs {package!r}: pip install 'xr2ct[{extra}]'", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,7 +91,11 @@ def run_phantom(args: argparse.Namespace) -> None:
     from xr2ct.cohorts.phantom import write_cohort
 
     folders = write_cohort(
-        args.folder, check_cohort(args.cohort), args.patients, args.seed, workers=args.workers
+        args.folder,
+        check_cohort(args.cohort),
+        args.patients,
+        args.seed,
+        workers=args.workers or os.cpu_count() or 1,
     )
     print(f"{len(folders)} synthetic chests of {args.cohort} in {args.folder}")
 

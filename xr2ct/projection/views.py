@@ -88,7 +88,7 @@ def write_views(
         for picture, suffix in ((image, ".mha"), (grey, ".png")):
             picture.SetSpacing((geometry.pixel_mm, geometry.pixel_mm))
             files.append(folder / f"{angle_name(angle)}{suffix}")
-            sitk.WriteImage(picture, str(files[-1]), useCompression=True)
+            sitk.WriteImage(picture, str(files[-1]), useCompression=suffix == ".png")
     return files
 
 

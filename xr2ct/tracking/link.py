@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from xr2ct.config import Experiment
 from xr2ct.locks import alone
-from xr2ct.run import Run, is_complete, step_name
+from xr2ct.run import Run, is_complete
 from xr2ct.tracking.notes import database, edited_notes, read_notes, tracking_uri
 
-# Set before anything imports MLflow, as DeepSpeed does too: no telemetry, and a server that does not answer is
-# given up soon.
+# Set before anything imports MLflow, as DeepSpeed does too: no telemetry, and an early end to waiting for a
+# server that does not answer.
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -206,18 +206,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _evaluation_means(run: Run) -> Iterator[tuple[str, int, float]]:
-    """``COHORT-SPLIT/mode/metric`` at the checkpoint's step, over the patients in whom it is defined."""
-    from xr2ct.evaluation.table import read_evaluations
+    """``COHORT-SPLIT/mode/metric`` at the checkpoint's step, over the patients for whom it is defined."""
+    if not run.evaluations.exists():
+        return
+    from xr2ct.evaluation.results import COLUMNS, read_results
 
-    steps = {step_name(step): step for step in run.steps()}
-    for evaluation in read_evaluations(run):
-        if evaluation.name not in steps:
+    for result in read_results(run):
+        if result.step is None:
             continue
-        for column in evaluation.rows[0].scores:
-            values = [v for row in evaluation.rows if not math.isnan(v := row.scores[column])]
-            if values:
-                mean = math.fsum(values) / len(values)
-                yield f"{evaluation.cohort}-{evaluation.split}/{column}", steps[evaluation.name], mean
+        for column in COLUMNS:
+            mean = result.mean(column)
+            if not math.isnan(mean):
+                yield f"{result.cohort}-{result.split}/{column}", result.step, mean
 
 
 def _import_mlflow() -> Any:

@@ -120,15 +120,15 @@ def _ingest(commands: Any) -> None:
 def run_ingest(args: argparse.Namespace) -> None:
     from xr2ct.cohorts.names import check_cohort
     from xr2ct.ingest import ingest
-    from xr2ct.projection.geometry import EIGHT_ANGLES
 
+    geometry = _geometry(args)
     report = ingest(
         args.source,
         args.out,
         check_cohort(args.cohort),
         args.size,
-        geometries=(_geometry(args),),
-        angles=args.angles or EIGHT_ANGLES,
+        geometries=(geometry,) if geometry else (),
+        angles=args.angles,
         cube_mm=args.cube_mm,
         seed=args.seed,
         split_list=args.split_list,
@@ -176,8 +176,10 @@ def _project(commands: Any) -> None:
 
 def run_project(args: argparse.Namespace) -> None:
     from xr2ct.projection.export import export_views
+    from xr2ct.projection.geometry import named_geometry
 
-    for path in export_views(args.source, _geometry(args), args.angles, args.out, case=args.case):
+    geometry = _geometry(args) or named_geometry("x2ct")
+    for path in export_views(args.source, geometry, args.angles, args.out, case=args.case):
         print(path)
 
 
@@ -335,7 +337,9 @@ def _config_arguments(parser: Parser) -> None:
 
 
 def _geometry_arguments(parser: Parser) -> None:
-    parser.add_argument("--geometry", default="x2ct", help="name of a geometry (default: x2ct)")
+    parser.add_argument(
+        "--geometry", default=None, help="name of a geometry (default: the store's own, or x2ct)"
+    )
     parser.add_argument("--pixels", type=_positive, default=None, help="detector rows and columns")
     parser.add_argument("--sad", type=float, default=None, help="source to isocentre, mm")
     parser.add_argument("--sid", type=float, default=None, help="source to detector, mm")
@@ -343,7 +347,7 @@ def _geometry_arguments(parser: Parser) -> None:
 
 
 def _geometry(args: argparse.Namespace) -> Any:
-    """The named geometry; any number stated makes the name a new geometry's."""
+    """The named geometry, None where none is; any number stated makes it a new one."""
     from xr2ct.projection.geometry import NAMED, Geometry, named_geometry
 
     told = {
@@ -351,9 +355,10 @@ def _geometry(args: argparse.Namespace) -> Any:
     }  # fmt: skip
     stated = {key: value for key, value in told.items() if value is not None}
     if not stated:
-        return named_geometry(args.geometry)
-    base = NAMED.get(args.geometry, NAMED["x2ct"])
-    return Geometry(**(base.as_attributes() | stated | {"name": args.geometry}))
+        return named_geometry(args.geometry) if args.geometry else None
+    if args.geometry in NAMED:
+        raise UserError(f"--geometry {args.geometry} has its own numbers; with others give it another name")
+    return Geometry(**(NAMED["x2ct"].as_attributes() | stated | {"name": args.geometry or "custom"}))
 
 
 def _positive(text: str) -> int:

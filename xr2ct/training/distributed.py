@@ -122,8 +122,9 @@ def _meet(rank: int, world_size: int, local_world_size: int) -> dist.Store:
         if path.is_file():
             host, _, port = path.read_text(encoding="utf-8").strip().rpartition(":")
             try:
-                return dist.TCPStore(host, int(port), world_size, timeout=timedelta(seconds=10))
-            except (dist.DistNetworkError, dist.DistStoreError):
-                log.info("rank %d: nobody answers at %s:%s", rank, host, port)
+                socket.create_connection((host, int(port)), timeout=5).close()
+                return dist.TCPStore(host, int(port), world_size, timeout=_PATIENCE)
+            except OSError:
+                log.debug("rank %d: nobody answers at %s:%s yet", rank, host, port)
         time.sleep(0.2)
     raise WorkFailed(f"rank 0 of {world_size} did not come to {path} within {_PATIENCE}")

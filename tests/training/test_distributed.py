@@ -1,0 +1,79 @@
+"""How ranks learn who they are, and find each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xr2ct.errors import UserError
+from xr2ct.training.distributed import _ranks, start_distributed
+
+MEET = """
+import torch, torch.distributed as dist
+from xr2ct.training.distributed import start_distributed
+ranks = start_distributed("cpu")
+total = torch.tensor([ranks.rank + 1.0])
+dist.all_reduce(total)
+print(ranks.rank, ranks.world_size, total.item())
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0, 1, 0, 1)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, (3, 4, 1, 2)),
+        (
+            {
+                "SLURM_PROCID": "5",
+                "SLURM_STEP_NUM_TASKS": "8",
+                "SLURM_LOCALID": "1",
+                "SLURM_NTASKS_PER_NODE": "4",
+            },
+            (5, 8, 1, 4),
+        ),
+        # A batch script that starts training without srun is one rank, whatever the job may hold.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}, (0, 1, 0, 1)),
+        (
+            {
+                "SUBMITIT_LOCAL_GLOBALID": "1",
+                "SUBMITIT_LOCAL_NTASKS": "2",
+                "SUBMITIT_LOCAL_LOCALID": "1",
+            },
+            (1, 2, 1, 2),
+        ),
+    ],
+)
+def test_ranks_from_the_environment(environment: dict[str, str], expected: tuple[int, int, int, int]) -> None:
+    assert _ranks(environment) == expected
+
+
+def test_ranks_with_no_way_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "XR2CT_RENDEZVOUS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="XR2CT_RENDEZVOUS"):
+        start_distributed("cpu")
+
+
+def test_ranks_meet_although_a_dead_address_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a folder" / "rendezvous"
+    path.parent.mkdir()
+    path.write_text("127.0.0.1:9\n")
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "XR2CT_RENDEZVOUS": str(path)}
+
+    def start(rank: int) -> subprocess.Popen[str]:
+        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        return subprocess.Popen(
+            [sys.executable, "-c", MEET], env=environment, stdout=subprocess.PIPE, text=True
+        )
+
+    second = start(1)
+    first = start(0)
+    told = [rank.communicate(timeout=120)[0] for rank in (first, second)]
+    assert told == ["0 2 3.0\n", "1 2 3.0\n"]

@@ -73,8 +73,20 @@ class IngestReport:
             worst = max(self.kept, key=lambda case: self.kept[case].outside_cube)
             lines.append(f"most of a body outside the cube: {self.kept[worst].outside_cube:.0%} ({worst})")
         lines += [f"refused {r.patient}: {r.reason}" for r in self.refused]
-        lines += [f"left out {r.patient}: {r.reason}" for r in self.left_out]
+        lines += [_together(reason, patients) for reason, patients in self._left_out_by_reason().items()]
         return "\n".join(lines)
+
+    def _left_out_by_reason(self) -> dict[str, list[str]]:
+        patients: dict[str, list[str]] = {}
+        for series in self.left_out:
+            patients.setdefault(series.reason, []).append(series.patient)
+        return patients
+
+
+def _together(reason: str, patients: Sequence[str]) -> str:
+    """A line for all series left out for one reason: a whole cohort may have a localizer each."""
+    others = f" and {len(patients) - 1} more" if len(patients) > 1 else ""
+    return f"left out {patients[0]}{others}: {reason}"
 
 
 def write_refused(store: Path, refused: Sequence[NotTaken], patients: set[str]) -> None:

@@ -27,12 +27,12 @@ from xr2ct.cohorts.names import check_cohort
 from xr2ct.cohorts.phantom.grid import Array
 from xr2ct.cohorts.phantom.scanner import MANUFACTURER, WATER_PER_MM, Scan, scan
 from xr2ct.cohorts.phantom.shifts import SHIFTS
+from xr2ct.cohorts.volume import AIR_HU
 from xr2ct.errors import UserError
 from xr2ct.seeds import derive_seed, generator
 
 log = logging.getLogger(__name__)
 
-INTERCEPT = -1024
 SYNTAXES = {
     "explicit": ExplicitVRLittleEndian,
     "implicit": ImplicitVRLittleEndian,
@@ -55,7 +55,7 @@ def write_cohort(
         raise UserError(f"{folder}: expected a folder to write {cohort} into, it is a file")
     write = partial(write_patient, folder, cohort, seed)
     numbers = range(start, start + patients)
-    if workers == 1:
+    if min(workers, patients) == 1:
         return list(_logged(cohort, patients, map(write, numbers)))
     with ProcessPoolExecutor(min(workers, patients), mp_context=get_context("spawn")) as pool:
         return list(_logged(cohort, patients, pool.map(write, numbers)))
@@ -114,7 +114,7 @@ def _decimal(value: float) -> str:
 def _stored(taken: Scan) -> Array:
     """(z, y, x) pixel values as in the files."""
     encoding = taken.shift.encoding
-    stored = taken.hu - INTERCEPT
+    stored = taken.hu - AIR_HU
     if encoding.padding is not None:
         stored[:, ~taken.seen] = encoding.padding
     return stored.astype(_pixel_type(taken))
@@ -180,7 +180,7 @@ def _describe_scan(ds: Dataset, taken: Scan) -> None:
     if encoding.padding is not None:
         ds.add_new("PixelPaddingValue", "SS" if encoding.signed else "US", encoding.padding)
     ds.WindowCenter, ds.WindowWidth = "-500", "1500"
-    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = str(INTERCEPT), "1", "HU"
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = str(AIR_HU), "1", "HU"
 
 
 def _write(path: Path, header: Dataset, stored: Array, syntax: UID) -> None:

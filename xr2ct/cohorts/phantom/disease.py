@@ -79,16 +79,16 @@ def add_lumps(lungs: Lungs, hu: Array, p: Patient, rng: np.random.Generator) -> 
         for spot in lungs.spots(rng, int(rng.integers(1, 4)), 4):
             radius = float(3.5 + 9 * rng.beta(1.2, 2.5))
             solid = rng.random() < 0.75
-            _lump(grid, hu, spot, radius, 35.0 if solid else -480.0, 0.22, rng)
+            _lump(lungs, hu, spot, radius, 35.0 if solid else -480.0, 0.22, rng)
     if "calcified-nodule" in p.findings:
         for spot in lungs.spots(rng, 1, 4):
-            _lump(grid, hu, spot, float(rng.uniform(3, 5)), 420.0, 0.08, rng)
+            _lump(lungs, hu, spot, float(rng.uniform(3, 5)), 420.0, 0.08, rng)
     enhanced = 0.12 * (p.blood[2] - 40)
     if "mass" in p.findings:
         for spot in lungs.spots(rng, 1, 9, p.lost_side):
             radius = float(rng.uniform(14, 38))
-            _lump(grid, hu, spot, radius, 38.0 + enhanced, 0.2, rng)
-            _lump(grid, hu, spot, radius * 0.45, 18.0, 0.3, rng)
+            _lump(lungs, hu, spot, radius, 38.0 + enhanced, 0.2, rng)
+            _lump(lungs, hu, spot, radius * 0.45, 18.0, 0.3, rng)
             rays = rng.normal(size=(26, 3))
             rays *= (radius * rng.uniform(1.15, 1.7, 26) / np.linalg.norm(rays, axis=1))[:, None]
             spicules = deposit(grid, grow_tree(spot, spot + rays, 0.8, rng)).over(lungs.region)
@@ -100,13 +100,20 @@ def add_lumps(lungs: Lungs, hu: Array, p: Patient, rng: np.random.Generator) -> 
 
 
 def _lump(
-    grid: Grid, hu: Array, centre: Array, radius: float, value: float, lobes: float, rng: np.random.Generator
+    lungs: Lungs,
+    hu: Array,
+    centre: Array,
+    radius: float,
+    value: float,
+    lobes: float,
+    rng: np.random.Generator,
 ) -> None:
-    reach = radius * (1.3 + 2 * lobes) + 4
-    box = grid.region(centre - reach, centre + reach)
+    reach = radius * (1.3 + 3 * lobes) + 4
+    box, local = lungs.region.within(centre - reach, centre + reach)
     shape = ellipsoid(box, centre, radius * rng.uniform(0.8, 1.2, 3))
     shape += np.float32(lobes * radius) * box.noise(rng, max(1.1 * radius, 4.0))
-    blend(hu[box.slices], value, box.coverage(shape))
+    # it grows into the mediastinum but not through the ribs
+    blend(hu[box.slices], value, box.coverage(np.maximum(shape, lungs.from_ribs[local] + 1)))
 
 
 def add_devices(grid: Grid, hu: Array, p: Patient, rng: np.random.Generator) -> None:

@@ -13,11 +13,11 @@ from xr2ct.cohorts.phantom.grid import Array, Grid
 from xr2ct.cohorts.phantom.patient import Patient, draw_patient
 from xr2ct.cohorts.phantom.shifts import SHIFTS, Kernel, Shift
 from xr2ct.cohorts.phantom.torso import Profiles
-from xr2ct.cohorts.volume import NativeVolume
+from xr2ct.cohorts.volume import AIR_HU, NativeVolume
 from xr2ct.seeds import derive_seed, generator
 
 MANUFACTURER = "xr2ct synthetic"
-LOWEST_HU, HIGHEST_HU = -1024, 3071
+HIGHEST_HU = 3071
 WATER_PER_MM = 0.02
 
 
@@ -53,7 +53,7 @@ def scan(seed: int, cohort: str) -> Scan:
     seen = np.ones(hu.shape[1:], bool)
     if shift.encoding.padding is not None:
         seen = y[:, None] ** 2 + x[None] ** 2 <= (0.5 * grid.shape[1] * grid.spacing_mm[1]) ** 2
-    hu[:, ~seen] = LOWEST_HU
+    hu[:, ~seen] = AIR_HU
     table_y, table_z = np.round(rng.uniform((-30, -900), (10, 100)), 1)
     origin = (float(x[0]), float(y[0] + table_y), float(z[0] + table_z))
     return Scan(hu, grid, origin, seen, grid.spacing_mm[0] * shift.thickness, kernel, patient, shift)
@@ -67,10 +67,12 @@ def synthetic_chest(seed: int, cohort: str) -> NativeVolume:
 def as_volume(taken: Scan) -> NativeVolume:
     """The scan without what only its files hold."""
     attributes = {
+        "thickness_mm": taken.thickness_mm,
         "kernel": taken.kernel.name,
         "contrast": taken.patient.contrast,
-        "thickness_mm": taken.thickness_mm,
+        "kvp": float(taken.shift.kvp),
         "manufacturer": MANUFACTURER,
+        "model": taken.shift.encoding.manufacturer_model,
     }
     return NativeVolume(taken.hu, taken.grid.spacing_mm, attributes)
 
@@ -129,7 +131,7 @@ def _reconstruct(truth: Array, grid: Grid, shift: Shift, kernel: Kernel, rng: np
     if shift.thickness > 1:  # overlapping slices share what they see
         share = (shift.thickness - 1) / 2 / shift.thickness
         picture = ndimage.correlate1d(picture, [share, 1 - 2 * share, share], axis=0, mode="nearest")
-    return np.clip(np.rint(picture), LOWEST_HU, HIGHEST_HU).astype(np.int16)
+    return np.clip(np.rint(picture), AIR_HU, HIGHEST_HU).astype(np.int16)
 
 
 def _apply(kernel: Kernel, picture: Array) -> Array:

@@ -32,8 +32,9 @@ def ellipsoid(
     level2 = sum((o / np.float32(r)) ** 2 for o, r in zip(offset, radii, strict=True))
     # first-order distance f / |∇f| of the implicit function f = |p/r| − 1
     slope2 = sum((o / np.float32(r * r)) ** 2 for o, r in zip(offset, radii, strict=True))
-    level = np.sqrt(np.asarray(level2, np.float32)) + np.float32(1e-4)
-    return (level - 1) * level / (np.sqrt(np.asarray(slope2, np.float32)) + np.float32(1e-4))
+    tiny = np.float32(1e-5)  # in the middle, where both vanish, their ratio is the smallest radius
+    level = np.sqrt(np.asarray(level2, np.float32)) + tiny
+    return (level - 1) * level / (np.sqrt(np.asarray(slope2, np.float32)) + tiny / np.float32(min(radii)))
 
 
 def capsules(region: Region, tubes: Tubes, reach_mm: float = 12.0) -> Array:

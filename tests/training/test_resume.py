@@ -93,6 +93,34 @@ def test_killed_anywhere_ends_as_one_never_killed(trainer: Trainer, ranks: int) 
 
 
 @pytest.mark.slow
+def test_split_masters_resume_to_the_bit(trainer: Trainer) -> None:
+    """ZeRO 3 in bf16: masters and moments in parts on two ranks, the average whole on one."""
+    training = {**TRAINING, "steps": 6, "checkpoint_every": 2, "zero_stage": 3, "precision": "bf16"}
+    whole, killed = trainer.run("whole"), trainer.run("killed")
+    trainer.finish(trainer.config("whole", training=training), ranks=2)
+    config = trainer.config("killed", training=training)
+    assert kill_when(trainer.start(config, ranks=2), lambda: lines(killed) >= 3, 0.0)
+    trainer.finish(config, ranks=2)
+    assert losses(killed) == losses(whole)
+    for name in ("mapper", "mapper-ema"):
+        files = [run.checkpoint(6) / f"{name}.safetensors" for run in (killed, whole)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_precision_is_chosen_once(trainer: Trainer) -> None:
+    training = {**TRAINING, "steps": 2, "warmup_steps": 0, "precision": "auto"}
+    config, run = trainer.config(training=training), trainer.run()
+    said = trainer.finish(config, ranks=2)
+    resolved = run.experiment().resolved
+    assert resolved is not None
+    assert f"precision: {resolved.precision} (one pass of the mapper over 1 samples: fp32" in said
+    assert run.experiment().training.precision == "auto"
+    assert "precision:" not in trainer.finish(config, ranks=2)
+    assert run.experiment().resolved == resolved
+
+
+@pytest.mark.slow
 def test_the_real_mapper_resumes_to_the_bit(trainer: Trainer, make_store: Callable[..., Store]) -> None:
     sections = {
         "data": {"stores": str(make_store(64).path.parent), "size": 64},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +35,19 @@ def test_weights_broken_by_the_last_update_are_not_saved(tmp_path: Path) -> None
     with pytest.raises(WorkFailed, match="step 5: weights of potential are no longer finite"):
         state.save(Run(tmp_path), at_5)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    def full(folder: Path, client_state: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    mapper = SimpleNamespace(consolidated_weights=lambda: {"w": torch.ones(2)}, save=full)
+    nothing: Any = None
+    engines: Any = {"mapper": mapper}
+    at_5 = TrainingState(Experiment(name="x"), nothing, engines, ONE, average=None, step=5)
+    with pytest.raises(WorkFailed, match=r"the checkpoint of step 5 is not written: .*No space left"):
+        state.save(Run(tmp_path), at_5)
+    assert Run(tmp_path).steps() == []
 
 
 def draws() -> tuple[Tensor, float, float]:

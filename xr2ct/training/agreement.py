@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from xr2ct.errors import UserError, WorkFailed
-from xr2ct.training.distributed import Ranks
+from xr2ct.training.distributed import Ranks, start_distributed
 
 T = TypeVar("T")
 
@@ -35,6 +36,22 @@ def wait_for_all(ranks: Ranks) -> None:
     """Until every rank is here."""
     if ranks.world_size > 1:
         dist.all_reduce(torch.zeros(1))  # a barrier by way of gloo: NCCL's would want a card to be named
+
+
+@contextmanager
+def together(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
+    """Among the ranks that train together; left so that this process may train again."""
+    ranks = start_distributed(device)
+    try:
+        yield ranks
+    except UserError:
+        # A refusal is every rank's, and comes before there are engines. After any other error the rest may
+        # not be there to part from.
+        dist.destroy_process_group()
+        raise
+    import deepspeed.comm  # only once DS_ACCELERATOR is set
+
+    deepspeed.comm.destroy_process_group()  # torch's own would leave DeepSpeed's groups behind
 
 
 def threads_per_rank(ranks: Ranks) -> int:

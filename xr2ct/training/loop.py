@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 import torch
-import torch.distributed as dist
 
 from xr2ct.config import Experiment, run_path
 from xr2ct.errors import WorkFailed
@@ -26,9 +25,8 @@ from xr2ct.methods.base import Batch
 from xr2ct.run import Run, step_name
 from xr2ct.store import Case, Store
 from xr2ct.training import start
-from xr2ct.training.agreement import from_rank_0, threads_per_rank
+from xr2ct.training.agreement import from_rank_0, threads_per_rank, together
 from xr2ct.training.build import build
-from xr2ct.training.distributed import start_distributed
 from xr2ct.training.journal import Journal
 from xr2ct.training.schedule import learning_rate
 from xr2ct.training.state import TrainingState, broken_weights, restore, save
@@ -46,10 +44,9 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
     experiment = start.completed(experiment)
     store, cases = start.open_training_data(experiment)
     start.refuse_other_values(run, experiment)
-    ranks = start_distributed(experiment.training.device)
-    check_batch(experiment.training.batch, ranks.world_size, experiment.training.accumulation)
-    torch.set_num_threads(experiment.training.threads or threads_per_rank(ranks))
-    with start.held_by_one(run, ranks):
+    with together(experiment.training.device) as ranks, start.held_by_one(run, ranks):
+        check_batch(experiment.training.batch, ranks.world_size, experiment.training.accumulation)
+        torch.set_num_threads(experiment.training.threads or threads_per_rank(ranks))
         resumed = from_rank_0(ranks, lambda: start.checkpoint_to_resume(run))
         state = build(run, experiment, store, ranks)
         if resumed is not None:
@@ -60,7 +57,6 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
                 state.method.prepare(batches)
                 save(run, state)
             go_on(run, state, batches)
-    dist.destroy_process_group()
     return run
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -61,27 +62,25 @@ class TrainingState:
 
 
 def save(run: Run, state: TrainingState) -> None:
-    """Write the checkpoint of `state.step`; collective. `WorkFailed` where weights are no longer finite."""
-    ranks = state.ranks
+    """Write the checkpoint of `state.step`; collective.
+
+    Raises `WorkFailed` where weights are no longer finite, or files cannot be written.
+    """
     weights = state.consolidated_weights()
     if broken := broken_weights(weights):
         # The losses were those before the update that broke it.
         raise WorkFailed(
             f"{run.path}: step {state.step}: weights of {', '.join(broken)} are no longer finite"
         )
-    partial = checkpoints.partial_folder(run, state.step)
-    from_rank_0(ranks, lambda: checkpoints.begin(run, state.step))
-    engines = partial / checkpoints.ENGINES
-    for name, engine in state.engines.items():
-        engine.save(engines / name, {})
-    torch.save(_random_state(), engines / _random_file(ranks.rank))
-    if ranks.rank == 0:
-        _write_weights(partial, state, weights["mapper"])
-        place = {"step": state.step, "batches_drawn": state.batches_drawn, "world_size": ranks.world_size}
-        (engines / "state.json").write_text(json.dumps(place), encoding="utf-8")
-    wait_for_all(ranks)
-    from_rank_0(ranks, lambda: checkpoints.commit(run, state.step))
-    if ranks.rank == 0:
+    from_rank_0(state.ranks, lambda: checkpoints.begin(run, state.step))
+    try:
+        _write(checkpoints.partial_folder(run, state.step), state, weights["mapper"])
+        wait_for_all(state.ranks)
+        from_rank_0(state.ranks, lambda: checkpoints.commit(run, state.step))
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells of a full disk by the second
+        told = str(error).splitlines()[0]
+        raise WorkFailed(f"{run.path}: the checkpoint of step {state.step} is not written: {told}") from error
+    if state.ranks.rank == 0:
         checkpoints.keep_newest_engines(run, state.experiment.training.keep_engines)
         log.info("%s: checkpoint %s", run.path, step_name(state.step))
 
@@ -122,8 +121,14 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)  # noqa: NPY002 (for libraries that draw from NumPy's global state)
 
 
-def _write_weights(folder: Path, state: TrainingState, mapper: Mapping[str, Tensor]) -> None:
-    assert state.average is not None
+def _write(folder: Path, state: TrainingState, mapper: Mapping[str, Tensor]) -> None:
+    """This rank's part of a checkpoint."""
+    engines = folder / checkpoints.ENGINES
+    for name, engine in state.engines.items():
+        engine.save(engines / name, {})
+    torch.save(_random_state(), engines / _random_file(state.ranks.rank))
+    if state.average is None:
+        return
     files = {"mapper": mapper, "mapper-ema": state.average.weights}
     files |= {name: network.state_dict() for name, network in state.method.fixed.items()}
     for name, tensors in files.items():
@@ -131,6 +136,12 @@ def _write_weights(folder: Path, state: TrainingState, mapper: Mapping[str, Tens
             {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / f"{name}.safetensors"
         )
     (folder / "config.yaml").write_text(dump(state.experiment), encoding="utf-8")
+    place = {
+        "step": state.step,
+        "batches_drawn": state.batches_drawn,
+        "world_size": state.ranks.world_size,
+    }
+    (engines / "state.json").write_text(json.dumps(place), encoding="utf-8")
 
 
 def _random_file(rank: int) -> str:

@@ -122,9 +122,9 @@ def test_cohorts_are_written_in_their_own_ways(series: dict[str, Path]) -> None:
 
 
 def test_a_patient_is_the_same_bytes_whatever_else_is_written(tmp_path: Path) -> None:
-    both = write_cohort(tmp_path / "both", "lctsc", 2, SEED, workers=2)
-    alone = write_cohort(tmp_path / "alone", "lctsc", 1, SEED, start=2)
-    assert [f.parent.parent.name for f in both] == ["SYN-LCTSC-0001", "SYN-LCTSC-0002"]
+    both = write_cohort(tmp_path / "both", "covid-19-ny-sbu", 2, SEED, workers=2)
+    alone = write_cohort(tmp_path / "alone", "covid-19-ny-sbu", 1, SEED, start=2)
+    assert [f.parent.parent.name for f in both] == ["SYN-NYSBU-0001", "SYN-NYSBU-0002"]
     assert _digest(tmp_path / "both", both[1]) == _digest(tmp_path / "alone", alone[0])
     assert _digest(tmp_path / "both", both[0]) != _digest(tmp_path / "both", both[1])
 

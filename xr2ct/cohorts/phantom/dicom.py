@@ -9,11 +9,15 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from pydicom import dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -88,8 +92,9 @@ def write_patient(folder: Path, cohort: str, seed: int, number: int) -> Path:
     header = _header(taken, cohort, name, uid("study"), uid("series"), uid("frame"))
     order = generator(own_seed, "file names").permutation(len(taken.hu))
     syntax = SYNTAXES[taken.shift.encoding.syntax]
-    # head to feet, as most scanners count
-    for instance, (place, stored) in enumerate(zip(order, _stored(taken)[::-1], strict=True), 1):
+    slices = _stored(taken)[::-1]  # head to feet, as most scanners count
+    header = _encoded_once(header, slices[0], syntax)
+    for instance, (place, stored) in enumerate(zip(order, slices, strict=True), 1):
         z = taken.origin_mm[2] + (len(taken.hu) - instance) * taken.grid.spacing_mm[0]
         header.InstanceNumber = instance
         header.SOPInstanceUID = uid("slice", instance)
@@ -153,6 +158,7 @@ def _header(taken: Scan, cohort: str, name: str, study: str, series: str, frame:
         ds.ContrastBolusAgent = "IV"
     _describe_scan(ds, taken)
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame
+    ds.SOPInstanceUID = series
     ds.StudyID, ds.SeriesNumber = "1", 2
     ds.PositionReferenceIndicator = ""
     return ds
@@ -183,19 +189,45 @@ def _describe_scan(ds: Dataset, taken: Scan) -> None:
     ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = str(AIR_HU), "1", "HU"
 
 
-def _write(path: Path, header: Dataset, stored: Array, syntax: UID) -> None:
+def _write(path: Path | BytesIO, header: Dataset, stored: Array, syntax: UID) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = header.SOPClassUID
     meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
     meta.TransferSyntaxUID = syntax
     header.file_meta = meta
-    header.PixelData = stored.tobytes()
-    header["PixelData"].VR = "OW"
-    header["PixelData"].is_undefined_length = False
     if syntax == RLELossless:
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        header.compress(RLELossless, generate_instance_uid=False)
+        header.add(DataElement("PixelData", "OB", encapsulate([_rle(stored)]), is_undefined_length=True))
+    else:
+        header.add(DataElement("PixelData", "OW", stored.tobytes()))
     header.save_as(path, enforce_file_format=True)
+
+
+def _encoded_once(header: Dataset, stored: Array, syntax: UID) -> Dataset:
+    """The header as read back: pydicom copies what was read, and encodes only what is set anew."""
+    buffer = BytesIO()
+    _write(buffer, header, stored, syntax)
+    return dcmread(BytesIO(buffer.getvalue()))
+
+
+def _rle(stored: Array) -> bytes:
+    """A (rows, columns) 16-bit picture in DICOM's RLE (PS3.5 annex G): high bytes in runs, low ones plain.
+
+    pydicom's own encoder takes longer than drawing the chest.
+    """
+    rows, columns = stored.shape
+    planes = stored.view(np.uint8).reshape(rows, columns, 2)
+    high, low = planes[..., 1].ravel(), planes[..., 0]
+    place = np.arange(high.size)
+    begins = np.concatenate([[True], high[1:] != high[:-1]]) | (place % columns == 0)
+    since = place - np.maximum.accumulate(np.where(begins, place, 0))
+    start = np.flatnonzero(since % 128 == 0)  # a run holds 128 at most, and never crosses a row
+    length = np.diff(np.append(start, high.size))
+    runs = np.stack([(257 - length) % 256, high[start]], 1).astype(np.uint8)
+    pieces = [low[:, c : c + 128] for c in range(0, columns, 128)]
+    literal = np.concatenate([np.insert(piece, 0, piece.shape[1] - 1, axis=1) for piece in pieces], axis=1)
+    segments = [part.tobytes() + b"\0" * (part.size % 2) for part in (runs, literal)]
+    offsets = [64, 64 + len(segments[0])]
+    return np.array([2, *offsets, *[0] * 13], "<u4").tobytes() + b"".join(segments)
 
 
 def _write_localizer(path: Path, header: Dataset, taken: Scan, uid: str, series: str | None) -> None:

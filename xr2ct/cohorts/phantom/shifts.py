@@ -142,7 +142,7 @@ SHIFTS: dict[str, Shift] = {
     # kernel. The originals are 1 mm slices; ours keep their thinness and lie apart.
     "spie-aapm": Shift(
         prefix="SPIE",
-        matrix=208,
+        matrix=184,
         slice_mm=(2.0,),
         thickness=0.5,
         kernels=(SOFT,),

@@ -228,6 +228,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from xr2ct.evaluation.predictions import evaluate_predictions
     from xr2ct.evaluation.sweep import evaluate
     from xr2ct.run import Run
+    from xr2ct.tracking import bring_level
 
     if (args.predictions is None) != (args.name is None):
         raise UserError("--predictions DIR and --name X go together")
@@ -237,6 +238,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
             evaluate(run, steps=args.step, cohorts=args.cohort)
         else:
             evaluate_predictions(run, args.predictions, args.name, args.cohort)
+        bring_level(run)
         rows = read_leaderboard(run)
         _print(rows, format_leaderboard(rows), args.json)
 
@@ -293,8 +295,12 @@ def _report(commands: Any) -> None:
 def run_report(args: argparse.Namespace) -> None:
     from xr2ct.reporting.report import write_report
     from xr2ct.run import Run
+    from xr2ct.tracking import track_artifact
 
-    print(write_report([Run.open(path) for path in args.runs], args.out))
+    runs = [Run.open(path) for path in args.runs]
+    print(write_report(runs, args.out))
+    for run in runs:
+        track_artifact(run, args.out, "report")
 
 
 def _submit(commands: Any) -> None:

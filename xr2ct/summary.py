@@ -1,8 +1,8 @@
-"""What a configuration will take, counted on fake tensors: nothing is run."""
+"""What a configuration takes, counted on tensors without data: nothing is run and no store is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,129 +13,137 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from xr2ct.config import Experiment
-from xr2ct.methods.base import Method
 from xr2ct.projection.geometry import Geometry, named_geometry
-from xr2ct.registry import component
+from xr2ct.training.build import build_method
 from xr2ct.training.start import completed
 
 GIB = 2**30
-ADAM_BYTES = 8
-"""Two moments in fp32 a parameter."""
 
 
-def summarise(
-    experiment: Experiment, geometry: Geometry | None = None, cube_mm: float = 320.0, world_size: int = 1
-) -> dict[str, Any]:
-    """Parameters, operations forward a sample, and memory a rank of an experiment's networks.
+def summarise(experiment: Experiment) -> dict[str, Any]:
+    """Parameters, operations and memory of an experiment's networks; `UserError` where one cannot be built.
 
-    `geometry` is the X-rays' where no named one is meant. Memory is that of training at `world_size` ranks:
-    weights, gradients and Adam's moments by ZeRO stage, and what backward saves for a micro-batch.
-    `UserError` for a configuration that cannot be built.
+    Operations are those of a forward pass of one sample, saved bytes what autograd keeps of it. Memory is by
+    number of ranks that the batch allows and by ZeRO stage: weights, gradients, Adam's moments and fp32
+    masters (Rajbhandari et al. 2020), and the saved bytes of all networks at once.
     """
     experiment = completed(experiment)
-    geometry = geometry or named_geometry(experiment.data.geometry)
-    half = experiment.training.precision in ("bf16", "fp16")
-    method = _build(experiment, geometry, cube_mm)
-    trained = {
-        name: _network(network, _input(name, experiment, geometry), half)
-        for name, network in method.networks.items()
-    }
-    fixed = {
-        name: _network(network, _input(name, experiment, geometry), half=False)
-        for name, network in method.fixed.items()
-    }
     training = experiment.training
-    micro_batch = max(1, training.batch // (world_size * training.accumulation))
-    state = sum(
-        _state_bytes(n["parameters"], half, training.zero_stage, world_size) for n in trained.values()
-    )
-    saved = micro_batch * max(n["saved_bytes_per_sample"] for n in trained.values())
+    dtype = torch.bfloat16 if training.precision in ("bf16", "fp16") else torch.float32
+    geometry, cube_mm = _geometry(experiment)
+    method = build_method(experiment, geometry, cube_mm)
+    size = experiment.data.size
+    networks = {}
+    for name, network in [*method.networks.items(), *method.fixed.items()]:
+        trained = name in method.networks
+        views = (1, len(experiment.data.views), geometry.pixels, geometry.pixels)
+        shape = views if name == "mapper" else (1, 1, size, size, size)
+        counted = _count(network, shape, dtype if trained else torch.float32)
+        networks[name] = {"trained": trained, **counted}
+    parameters = sum(n["parameters"] for n in networks.values() if n["trained"])
+    saved = sum(n["saved_bytes"] for n in networks.values())
+    parts = training.batch // training.accumulation
+    memory = [
+        {
+            "ranks": ranks,
+            "micro_batch": parts // ranks,
+            "bytes_by_zero_stage": [
+                _state_bytes(parameters, dtype, stage, ranks) + saved * (parts // ranks) for stage in range(4)
+            ],
+        }
+        for ranks in range(1, parts + 1)
+        if parts % ranks == 0
+    ]
     return {
         "name": experiment.name,
-        "size": experiment.data.size,
+        "size": size,
         "views": list(experiment.data.views),
-        "networks": trained | fixed,
-        "ranks": world_size,
-        "micro_batch": micro_batch,
-        "state_bytes_per_rank": state,
-        "activation_bytes_per_rank": saved,
+        "precision": training.precision,
+        "networks": networks,
+        "memory": memory,
+        "zero_stage": training.zero_stage,
         "gpu_hours": None,
     }
 
 
 def format_summary(told: Mapping[str, Any]) -> str:
-    """The same for a terminal."""
-    lines = [f"{told['name']}: {told['size']}³ from {len(told['views'])} views"]
-    for name, network in told["networks"].items():
+    """The same as text."""
+    views = ", ".join(f"{angle:g}°" for angle in told["views"])
+    lines = [
+        f"{told['name']}: {told['size']}³ from views at {views}",
+        "",
+        f"{'network':<12}{'parameters':>12}{'forward a sample':>20}{'saved for backward':>22}",
+    ]
+    for name, n in told["networks"].items():
         lines.append(
-            f"  {name:<10} {network['parameters'] / 1e6:8.2f} M parameters"
-            f"  {network['flops_per_sample'] / 1e12:8.3f} TFLOP forward a sample"
-            f"  {network['saved_bytes_per_sample'] / GIB:7.2f} GiB saved for backward"
+            f"{name:<12}{n['parameters'] / 1e6:>10.2f} M{n['flops'] / 1e12:>14.3f} TFLOP"
+            f"{n['saved_bytes'] / GIB:>18.2f} GiB" + ("" if n["trained"] else "  never trained")
         )
-    state, saved = told["state_bytes_per_rank"], told["activation_bytes_per_rank"]
-    lines.append(
-        f"  a rank of {told['ranks']}: {state / GIB:.2f} GiB of weights, gradients and Adam, and about "
-        f"{saved / GIB:.2f} GiB of activations at a micro-batch of {told['micro_batch']}"
-    )
-    lines.append("  GPU-hours: not measured")
-    return "\n".join(lines)
+    precision = "fp32, the larger" if told["precision"] == "auto" else told["precision"]
+    lines += [
+        "",
+        f"memory a rank, about, GiB ({precision}; * is configured)",
+        f"{'ranks':>5}{'micro-batch':>13}" + "".join(f"{f'ZeRO {stage}':>10}" for stage in range(4)),
+    ]
+    for row in told["memory"]:
+        cells = (
+            f"{size / GIB:.2f}{'*' if stage == told['zero_stage'] else ' '}"
+            for stage, size in enumerate(row["bytes_by_zero_stage"])
+        )
+        lines.append(f"{row['ranks']:>5}{row['micro_batch']:>13}" + "".join(f"{cell:>10}" for cell in cells))
+    return "\n".join([*lines, "", "GPU-hours: not measured"])
 
 
-def _build(experiment: Experiment, geometry: Geometry, cube_mm: float) -> Method:
-    values = dict(experiment.method)
-    module = component("xr2ct.methods", values.pop("name"))
-    method: Method = module.build(module.Config(**values), experiment, geometry, cube_mm)
-    return method
+def _geometry(experiment: Experiment) -> tuple[Geometry, float]:
+    """Of the store where there is one, since it may have geometries of its own."""
+    path = experiment.data.stores / f"{experiment.data.cohort}.zarr"
+    if path.is_dir():
+        from xr2ct.store import Store
+
+        store = Store.open(path)
+        if experiment.data.geometry in store.geometries:
+            return store.geometries[experiment.data.geometry], store.cube_mm
+    return named_geometry(experiment.data.geometry), 320.0
 
 
-def _input(name: str, experiment: Experiment, geometry: Geometry) -> tuple[int, ...]:
-    """The mapper takes views; every other network a volume."""
-    data = experiment.data
-    if name == "mapper":
-        return (1, len(data.views), geometry.pixels, geometry.pixels)
-    return (1, 1, data.size, data.size, data.size)
-
-
-def _network(network: nn.Module, shape: tuple[int, ...], half: bool) -> dict[str, int]:
-    dtype = torch.bfloat16 if half else torch.float32
-    with FakeTensorMode() as fake:
-        weights = {name: fake.from_tensor(p.to(dtype)) for name, p in network.named_parameters()}
-        buffers = {name: fake.from_tensor(b) for name, b in network.named_buffers()}
+def _count(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, int]:
+    """Of a network with weights of that type, for one sample of that shape."""
+    fake = FakeTensorMode()
+    weights = {n: fake.from_tensor(p.detach().to(dtype)) for n, p in network.named_parameters()}
+    buffers = {n: fake.from_tensor(b) for n, b in network.named_buffers()}
+    with fake:
         for weight in weights.values():
             weight.requires_grad_()
         x = torch.empty(shape, requires_grad=True)
-        with FlopCounterMode(display=False) as counter, _saved_bytes([*weights.values(), x]) as saved:
-            functional_call(network, weights | buffers, (x,))
+        besides = [x, *weights.values(), *buffers.values()]
+        with FlopCounterMode(display=False) as counter, _saved(besides) as storages:
+            functional_call(network, {**weights, **buffers}, (x,))
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
-        "flops_per_sample": counter.get_total_flops(),
-        "saved_bytes_per_sample": saved[0],
+        "flops": counter.get_total_flops(),
+        "saved_bytes": sum(storage.nbytes() for storage in storages.values()),
     }
 
 
 @contextmanager
-def _saved_bytes(besides: Iterable[Tensor]) -> Iterator[list[int]]:
-    """Counts each storage once that autograd keeps for backward, weights and input left out."""
-    seen = {tensor.untyped_storage()._cdata for tensor in besides}
-    kept = []  # an address means nothing once its storage is gone
-    count = [0]
+def _saved(besides: list[Tensor]) -> Iterator[dict[int, torch.UntypedStorage]]:
+    """The storages that autograd keeps for backward, each once, those of `besides` left out."""
+    without = {tensor.untyped_storage()._cdata for tensor in besides}
+    # By address, and held: once freed, an address would come again.
+    storages: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in seen:
-            seen.add(storage._cdata)
-            kept.append(storage)
-            count[0] += storage.nbytes()
+        if storage._cdata not in without:
+            storages[storage._cdata] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield count
+        yield storages
 
 
-def _state_bytes(parameters: int, half: bool, stage: int, ranks: int) -> int:
-    """Weights, gradients and Adam of a network; from stage 1, 2 and 3 on Adam, gradients and weights are
-    shared out (Rajbhandari et al. 2020). Half precision keeps fp32 weights beside its own."""
-    weight = 2 if half else 4
-    adam = ADAM_BYTES + (4 if half else 0)
-    shares = (adam / ranks if stage >= 1 else adam, 4 / ranks if stage >= 2 else 4)
-    return round(parameters * (sum(shares) + (weight / ranks if stage >= 3 else weight)))
+def _state_bytes(parameters: int, dtype: torch.dtype, stage: int, ranks: int) -> int:
+    """Stage 1 shares Adam's moments and fp32 masters between ranks, 2 gradients too, 3 weights too."""
+    half = dtype != torch.float32
+    shares = (12 if half else 8, dtype.itemsize, dtype.itemsize)  # optimizer, gradients, weights
+    return round(sum(parameters * n / (ranks if stage > i else 1) for i, n in enumerate(shares)))

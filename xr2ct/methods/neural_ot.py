@@ -134,10 +134,10 @@ class NeuralOT(Method):
             with torch.no_grad(), mapper.held() as frozen:
                 volumes = at_least_fp32(frozen(part.views))
             scores = d(torch.cat([volumes, part.ct]))
-            slope = torch.full_like(scores, scale / len(batch.positions), dtype=volumes.dtype)
+            slope = torch.full_like(scores, scale / len(batch.positions))
             slope[len(volumes) :] *= -1
             d.backward(scores, slope)
-            of_mapped, of_real = scores.detach().to(volumes.dtype).chunk(2)
+            of_mapped, of_real = scores.detach().chunk(2)
             mapped.append(of_mapped)
             real.append(of_real)
         d.step()

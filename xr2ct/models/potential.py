@@ -52,8 +52,16 @@ class SelfAttention(nn.Module):
         return x + mixed.transpose(1, 2).reshape(x.shape)
 
 
+class _WideLinear(nn.Linear):
+    """In fp32 or above: a loss is the difference of two mean scores, and bf16 keeps three digits of each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return F.linear(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+
+
 class Potential(nn.Module):
-    """d: (b, 1, size, size, size) → (b, 1), in the precision of the weights.
+    """d: (b, 1, size, size, size) → (b, 1) in fp32 or above, whatever the precision of the weights.
 
     conv3 → Res, Res → [AvgPool, Res, Res] until 4³ is left → self-attention → Linear. Channels double at each
     second Res up to the cap. 41.33 M parameters at 64³, 69.64 M at 128³. A size that is no power of two ends
@@ -74,7 +82,7 @@ class Potential(nn.Module):
             for narrow, wide in pairwise(widths)
         )
         self.attention = SelfAttention(widths[-1])
-        self.head = nn.Linear(widths[-1] * sides[-1] ** 3, 1)
+        self.head = _WideLinear(widths[-1] * sides[-1] ** 3, 1)
 
     def forward(self, volume: Tensor) -> Tensor:
         x = self.stem(volume.to(self.stem.weight.dtype))

@@ -17,11 +17,10 @@ def scores_and_slope(potential: nn.Module, volumes: Tensor) -> tuple[Tensor, Ten
     that does not overflow, found anew each time, so that there is no state to keep.
     """
     volumes = volumes.detach().requires_grad_()
-    scores = potential(volumes).flatten()
-    half = scores.dtype == torch.float16
-    scores = at_least_fp32(scores)
-    for scale in _FP16_SCALES if half else (1.0,):
-        (slope,) = torch.autograd.grad(scores.sum() * scale, volumes, retain_graph=half)
-        if not half or slope.isfinite().all():
+    scores = at_least_fp32(potential(volumes).flatten())
+    fp16 = next(potential.parameters()).dtype == torch.float16
+    for scale in _FP16_SCALES if fp16 else (1.0,):
+        (slope,) = torch.autograd.grad(scores.sum() * scale, volumes, retain_graph=fp16)
+        if not fp16 or slope.isfinite().all():
             break
     return scores.detach(), slope / scale

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment
+from xr2ct.errors import UserError, WorkFailed
 from xr2ct.methods import neural_ot
 from xr2ct.methods.base import Batch
 from xr2ct.models.features import FeatureExtractor
@@ -237,11 +238,41 @@ def frozen(ranks: Ranks) -> Any:
     return found
 
 
+def refused(ranks: Ranks) -> Any:
+    """What is said of wrong requests, and where fp16 cannot go on."""
+    from deepspeed.accelerator import get_accelerator
+
+    def said(precision: Any, stage: int, **keys: Any) -> str:
+        try:
+            build_engines(small_method(), experiment(1, stage, **keys), precision, ranks)
+        except UserError as error:
+            return str(error)
+        return "nothing"
+
+    get_accelerator().is_fp16_supported = lambda: False
+    found = {
+        "precision": said("fp16", 0),
+        "key": said("fp32", 1, zero_optimization={"overlap_com": True}),
+        "mix": said("bf16", 0, data_types={"grad_accum_dtype": "fp32"}),
+    }
+    get_accelerator().is_fp16_supported = lambda: True
+    smallest = {"initial_scale_power": 0, "min_loss_scale": 1, "hysteresis": 1}
+    method = small_method()
+    mapper = build_engines(method, experiment(1, 1, fp16=smallest), "fp16", ranks)["mapper"]
+    volume = mapper(next(batches(ranks)).views)
+    mapper.backward(volume, torch.full_like(volume, torch.inf, dtype=torch.float32))
+    try:
+        mapper.step()
+    except WorkFailed as error:
+        found["scale"] = str(error)
+    return found
+
+
 def weights(engines: dict[str, DeepSpeedNetwork]) -> dict[str, dict[str, Tensor]]:
     return {name: engine.consolidated_weights() for name, engine in engines.items()}
 
 
-TASKS = {task.__name__: task for task in (exactness, wrong, stages, resume, frozen)}
+TASKS = {task.__name__: task for task in (exactness, wrong, stages, resume, frozen, refused)}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -23,7 +23,7 @@ Gradients = dict[str, list[dict[str, Tensor]]]
 pytestmark = pytest.mark.slow
 
 TASKS = {
-    1: ("exactness", "frozen"),
+    1: ("exactness", "frozen", "refused"),
     2: ("exactness", "wrong", "stages", "resume"),
     4: ("exactness",),
 }
@@ -222,6 +222,14 @@ def test_a_held_network_stays_as_it_is(found: Callable[[int], Found], stage: int
     assert not _same(start["mapper"], after_mapper["mapper"])
     assert _same(after_mapper["mapper"], after_potential["mapper"])
     assert not _same(after_mapper["potential"], after_potential["potential"])
+
+
+def test_wrong_requests_are_refused_in_a_line(found: Callable[[int], Found]) -> None:
+    said = found(1)["refused"]
+    assert said["precision"] == "training.precision fp16: not what this cpu computes in; use auto"
+    assert "overlap_com" in said["key"]
+    assert "unsupported mix" in said["mix"]
+    assert said["scale"].startswith("the mapper's fp16 gradients overflow at the smallest loss scale")
 
 
 def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -68,6 +68,8 @@ class DeepSpeedNetwork:
             first = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"])
             raise UserError(f"deepspeed: {error.title}: {key}: {first['msg']}") from None
+        except NotImplementedError as error:
+            raise UserError(f"deepspeed: {error}") from None
         optimizer = self._engine.optimizer
         # What half precision without ZeRO uses. It keeps whole fp32 weights beside the network's own.
         self._whole_masters = hasattr(optimizer, "fp32_groups")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xr2ct.errors import UserError
-from xr2ct.training.distributed import _ranks, start_distributed
+from xr2ct.training.distributed import _on_one_machine, _ranks, start_distributed
 
 MEET = """
 import torch, torch.distributed as dist
@@ -22,34 +22,43 @@ print(ranks.rank, ranks.world_size, total.item())
 """
 
 
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+SLURM = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}
+SUBMITIT = {"SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_LOCALID": "1"}
+# A batch script that starts training without srun is one rank, however many tasks the job has.
+BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, (0, 1, 0, 1)),
-        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, (3, 4, 1, 2)),
-        (
-            {
-                "SLURM_PROCID": "5",
-                "SLURM_STEP_NUM_TASKS": "8",
-                "SLURM_LOCALID": "1",
-                "SLURM_NTASKS_PER_NODE": "4",
-            },
-            (5, 8, 1, 4),
-        ),
-        # A batch script that starts training without srun is one rank, whatever the job may hold.
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}, (0, 1, 0, 1)),
-        (
-            {
-                "SUBMITIT_LOCAL_GLOBALID": "1",
-                "SUBMITIT_LOCAL_NTASKS": "2",
-                "SUBMITIT_LOCAL_LOCALID": "1",
-            },
-            (1, 2, 1, 2),
-        ),
+        ({}, (0, 1, 0)),
+        (TORCHRUN, (3, 4, 1)),
+        (SLURM, (5, 8, 1)),
+        (SUBMITIT, (1, 2, 1)),
+        (BATCH_SCRIPT, (0, 1, 0)),
+        (SLURM | TORCHRUN, (3, 4, 1)),
+        (SLURM | SUBMITIT, (1, 2, 1)),
     ],
 )
-def test_ranks_from_the_environment(environment: dict[str, str], expected: tuple[int, int, int, int]) -> None:
+def test_ranks_from_the_environment(environment: dict[str, str], expected: tuple[int, int, int]) -> None:
     assert _ranks(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "4"}, True),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, False),
+        (TORCHRUN, False),
+        (SLURM | {"SLURM_STEP_NUM_NODES": "1"}, True),
+        (SLURM | {"SLURM_STEP_NUM_NODES": "2"}, False),
+        (SUBMITIT, True),
+    ],
+)
+def test_whether_ranks_share_a_machine(environment: dict[str, str], expected: bool) -> None:
+    """Rank 0 publishes a name that other machines resolve, unless there are none."""
+    assert _on_one_machine(environment, _ranks(environment)[1]) is expected
 
 
 def test_ranks_with_no_way_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

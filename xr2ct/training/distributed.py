@@ -1,7 +1,7 @@
 """Which rank this process is, and how it finds the others.
 
-Ranks come from torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), else from Slurm's step, else from
-submitit's local executor, else there is one. They meet where XR2CT_RENDEZVOUS says: a path that all ranks see
+Ranks come from torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), else from submitit's local executor,
+which may itself run within a Slurm step, else from that step, else there is one. They meet where XR2CT_RENDEZVOUS says: a path that all ranks see
 and no other attempt shares. Rank 0 takes a free port, and publishes ``host:port`` there by a rename. A port
 agreed in advance may be taken, and a requeue would find the last attempt's; a `FileStore` would need locks,
 which network file systems often lack. Without that variable MASTER_ADDR and MASTER_PORT serve, as usual.
@@ -28,15 +28,10 @@ from xr2ct.run import write_atomically
 log = logging.getLogger(__name__)
 
 _SOURCES = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),
     # SLURM_STEP_NUM_TASKS stands only in what srun started: a batch script outside it is one rank.
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
-    (
-        "SUBMITIT_LOCAL_GLOBALID",
-        "SUBMITIT_LOCAL_NTASKS",
-        "SUBMITIT_LOCAL_LOCALID",
-        "SUBMITIT_LOCAL_NTASKS",
-    ),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 )
 _PATIENCE = timedelta(minutes=10)
 
@@ -49,8 +44,6 @@ class Ranks:
     world_size: int
     local_rank: int
     device: torch.device
-    local_world_size: int = 1
-    """Ranks on this machine."""
 
 
 def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto") -> Ranks:
@@ -59,7 +52,7 @@ def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto") -> Ranks:
     Gloo carries CPU tensors and NCCL CUDA ones. Raises `UserError` where ranks have no way to meet, and
     `WorkFailed` where the others do not come.
     """
-    rank, world_size, local_rank, local_world_size = _ranks(os.environ)
+    rank, world_size, local_rank = _ranks(os.environ)
     where = _device(device, local_rank)
     backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
     if world_size > 1 and "XR2CT_RENDEZVOUS" not in os.environ:
@@ -70,27 +63,29 @@ def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto") -> Ranks:
             )
         dist.init_process_group(backend, rank=rank, world_size=world_size)
     else:
-        store = dist.HashStore() if world_size == 1 else _meet(rank, world_size, local_world_size)
+        store = dist.HashStore() if world_size == 1 else _meet(rank, world_size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     # DeepSpeed reads both: it would build for the wrong device, or pick another card than this rank's.
     os.environ["DS_ACCELERATOR"] = where.type
     os.environ["LOCAL_RANK"] = str(where.index or 0) if where.type == "cuda" else str(local_rank)
     log.info("rank %d of %d on %s", rank, world_size, where)
-    return Ranks(rank, world_size, local_rank, where, local_world_size)
+    return Ranks(rank, world_size, local_rank, where)
 
 
-def _ranks(environment: Mapping[str, str]) -> tuple[int, int, int, int]:
-    """rank, world size, local rank and local world size."""
-    for rank, world_size, local_rank, local_world_size in _SOURCES:
+def _ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
+    """rank, world size and local rank."""
+    for rank, world_size, local_rank in _SOURCES:
         if rank in environment and world_size in environment:
-            size = int(environment[world_size])
-            return (
-                int(environment[rank]),
-                size,
-                int(environment.get(local_rank, 0)),
-                int(environment.get(local_world_size, size)),
-            )
-    return 0, 1, 0, 1
+            return int(environment[rank]), int(environment[world_size]), int(environment.get(local_rank, 0))
+    return 0, 1, 0
+
+
+def _on_one_machine(environment: Mapping[str, str], world_size: int) -> bool:
+    return (
+        environment.get("LOCAL_WORLD_SIZE") == str(world_size)
+        or environment.get("SLURM_STEP_NUM_NODES") == "1"
+        or "SUBMITIT_LOCAL_NTASKS" in environment
+    )
 
 
 def _device(name: str, local_rank: int) -> torch.device:
@@ -108,11 +103,11 @@ def _device(name: str, local_rank: int) -> torch.device:
     return device
 
 
-def _meet(rank: int, world_size: int, local_world_size: int) -> dist.Store:
+def _meet(rank: int, world_size: int) -> dist.Store:
     path = Path(os.environ["XR2CT_RENDEZVOUS"])
     if rank == 0:
-        # One machine needs no name that resolves.
-        host = "127.0.0.1" if world_size == local_world_size else socket.gethostname()
+        # On one machine no name has to resolve.
+        host = "127.0.0.1" if _on_one_machine(os.environ, world_size) else socket.gethostname()
         store = dist.TCPStore(host, 0, world_size, is_master=True, timeout=_PATIENCE, wait_for_workers=False)
         write_atomically(path, f"{host}:{store.port}\n")
         return store

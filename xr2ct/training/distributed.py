@@ -1,10 +1,12 @@
 """Which rank this process is, and how it finds the others.
 
 Ranks come from torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), else from submitit's local executor,
-which may itself run within a Slurm step, else from that step, else there is one. They meet where XR2CT_RENDEZVOUS says: a path that all ranks see
-and no other attempt shares. Rank 0 takes a free port, and publishes ``host:port`` there by a rename. A port
-agreed in advance may be taken, and a requeue would find the last attempt's; a `FileStore` would need locks,
-which network file systems often lack. Without that variable MASTER_ADDR and MASTER_PORT serve, as usual.
+which may itself run within a Slurm step, else from that step; else there is one.
+
+They meet where XR2CT_RENDEZVOUS says: a path that all ranks see and no other attempt shares. Rank 0 takes a
+free port, and publishes ``host:port`` there by a rename. A port agreed in advance may be taken, and a requeue
+would find the last attempt's; a `FileStore` would need locks, which network file systems often lack. Without
+that variable MASTER_ADDR and MASTER_PORT serve, as usual.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if [ -z "$data" ]; then
     data=$work/dicom
     say 'Synthetic chests as DICOM series, seven cohorts'
     for cohort in "${cohorts[@]}"; do
-        patients=3; [ "$cohort" = lidc-idri ] && patients=24
+        patients=2; [ "$cohort" = lidc-idri ] && patients=20
         xr2ct phantom "$data/$cohort" --cohort "$cohort" --patients $patients --seed 1
     done
 else

@@ -108,7 +108,7 @@ def scan(folder: Path) -> Found:
     if not met and not found.refusals:
         found.refusals.append(Refusal(folder.resolve().name, "", f"no image among {len(files)} files"))
     for line in found.left_out:
-        log.info("%s: left out: %s", line.patient, line.reason)
+        log.debug("%s: left out: %s", line.patient, line.reason)
     found.sources.sort(key=lambda s: (s.patient, s.series))
     found.refusals.sort(key=lambda r: (r.patient, r.series, r.reason))
     return found

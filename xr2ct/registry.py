@@ -14,11 +14,15 @@ def component(package: str, name: str) -> ModuleType:
 
     Hyphens in names are underscores in files: ``component("xr2ct.methods", "neural-ot")``.
     """
-    parent = importlib.import_module(package)
-    found = {m.name.replace("_", "-") for m in pkgutil.iter_modules(parent.__path__)}
-    if name in found:
-        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
-        if hasattr(module, "Config") and hasattr(module, "build"):
-            return module
+    modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    files = {m.name.replace("_", "-"): f"{package}.{m.name}" for m in modules}
+    module = importlib.import_module(files[name]) if name in files else None
+    if module is not None and _is_component(module):
+        return module
+    valid = [other for other, path in files.items() if _is_component(importlib.import_module(path))]
     kind = package.rsplit(".", 1)[-1]
-    raise UserError(f"unknown name {name!r} in {kind}: {nearest(name, found - {'base'})}")
+    raise UserError(f"unknown name {name!r} in {kind}: {nearest(name, valid)}")
+
+
+def _is_component(module: ModuleType) -> bool:
+    return hasattr(module, "Config") and hasattr(module, "build")

@@ -60,10 +60,11 @@ page=$(xr2ct report "$run" --out "$work/report")
 say 'A reconstruction from two X-rays'
 case_id=$(xr2ct inspect "$stores/lidc-idri.zarr" --json | python3 -c '
 import json, sys
-cases = json.load(sys.stdin)["cases"]
-print(next(c for split in ("test", "val") for c in cases.get(split, [])))')
+splits = json.load(sys.stdin)["splits"]
+print(next(case for split in ("test", "val") for case in splits[split]))')
 xr2ct project "$stores/lidc-idri.zarr" --case "$case_id" --angles 90,0 --out "$work/xrays"
-volume=$(xr2ct reconstruct "$run/best" --view "RLAT=$work/xrays/angle_090.mha" --view "AP=$work/xrays/angle_000.mha" --out "$work/$case_id.mha")
+xrays=$work/xrays/$case_id
+volume=$(xr2ct reconstruct "$run/best" --view "RLAT=$xrays/angle_090.mha" --view "AP=$xrays/angle_000.mha" --out "$work/$case_id.mha")
 
 say 'Done'
 cat "$work/report/cohorts.md"

@@ -19,7 +19,7 @@ SHEET_HU = (-1024.0, 600.0)
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Counts by split, what the arrays hold, and how much of the bodies is cut off. JSON throughout."""
+    """Cases by split, what the arrays hold, and how much of the bodies is cut off. JSON throughout."""
     beams = {
         f"{name} {angle:g}°": [c.attributes["outside_beam"][name][f"{angle:g}"] for c in store.cases]
         for name in store.geometries
@@ -31,7 +31,7 @@ def summary(store: Store) -> dict[str, Any]:
         "cube_mm": store.cube_mm,
         "cases": len(store.cases),
         "patients": len({c.patient for c in store.cases}),
-        "splits": {name: len(store.split(name)) for name in SPLITS},
+        "splits": {name: [c.id for c in store.split(name)] for name in SPLITS},
         "sizes": list(store.sizes),
         "geometries": {
             name: {**geometry.as_attributes(), "angles_deg": list(store.angles(name))}
@@ -46,7 +46,7 @@ def summary(store: Store) -> dict[str, Any]:
 
 def format_summary(told: dict[str, Any]) -> str:
     """What `summary` says, for a terminal."""
-    splits = ", ".join(f"{name} {count}" for name, count in told["splits"].items())
+    splits = ", ".join(f"{name} {len(cases)}" for name, cases in told["splits"].items())
     lines = [
         f"{told['store']}: {told['cohort']}, {told['cases']} cases of {told['patients']} patients ({splits})",
         f"cube {told['cube_mm']:g} mm at {', '.join(f'{s}³' for s in told['sizes'])}",

@@ -21,7 +21,7 @@ REFUSED = ("deepspeed", "nvidia", "geomloss", "submitit", "mlflow", "zarr", "mat
 def xrays(whole_way: WholeWay) -> Path:
     """Line integrals of one test patient at 0, 90 and 270°."""
     store = whole_way.work / "stores" / "lctsc.zarr"
-    case = json.loads(xr2ct("inspect", store, "--json").stdout)["cases"]["test"][0]
+    case = json.loads(xr2ct("inspect", store, "--json").stdout)["splits"]["test"][0]
     out = whole_way.work / "xrays"
     xr2ct("project", store, "--case", case, "--angles", "0,90,270", "--out", out)
     return out / case

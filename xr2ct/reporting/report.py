@@ -80,7 +80,7 @@ def _verdict(results: Sequence[Result]) -> str:
     """On which cohorts the mapper is above both priors, said before any table."""
     won: list[str] = []
     lost: list[str] = []
-    for ours in (r for r in results if r.step is not None and r.split == "test"):
+    for ours in (r for r in tables.ordered(results) if r.step is not None and r.split == "test"):
         same = [r for r in results if (r.run, r.cohort, r.split) == (ours.run, ours.cohort, ours.split)]
         priors = [r.mean("honest/psnr") for r in same if r.source.startswith("prior")]
         (won if ours.mean("honest/psnr") > max(priors) else lost).append(ours.cohort)
@@ -108,7 +108,7 @@ def _curves_part(run: Run, results: Sequence[Result], several: bool) -> Part:
 
 def _by_checkpoint(results: Sequence[Result], column: str) -> dict[str, tuple[list[float], list[float]]]:
     lines: dict[str, tuple[list[float], list[float]]] = {}
-    for result in sorted((r for r in results if r.step is not None), key=lambda r: r.step or 0):
+    for result in (r for r in tables.ordered(results) if r.step is not None):
         x, y = lines.setdefault(f"{result.cohort} {result.split}", ([], []))
         x.append(float(result.step or 0))
         y.append(result.mean(column))
@@ -146,7 +146,7 @@ def _patients_part(run: Run, several: bool) -> Part:
 
 def _shown(results: Sequence[Result]) -> list[Result]:
     """The chosen checkpoint's results on test splits; on validation where a cohort has no test patient."""
-    ours = [r for r in results if r.step is not None]
+    ours = [r for r in tables.ordered(results) if r.step is not None]
     tested = {r.cohort for r in ours if r.split == "test"}
     return [r for r in ours if r.split == "test" or r.cohort not in tested]
 

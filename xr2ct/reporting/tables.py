@@ -33,7 +33,7 @@ _NOT_COMPARABLE = (
 
 def cohort_table(results: Iterable[Result]) -> Table:
     """Every cohort by method under `honest`, with the re-projection error and its floor."""
-    rows = [_honest_row(r) for r in _ordered(results)]
+    rows = [_honest_row(r) for r in ordered(results)]
     columns = (
         *_LABELS,
         Column("patients", "Patients", "d"),
@@ -56,7 +56,7 @@ def cohort_table(results: Iterable[Result]) -> Table:
 
 def paper_table2(results: Iterable[Result], scaling: str) -> Table:
     """The paper's Table 2 with ours beside it, both under `rc2024`."""
-    ours = [r for r in _ordered(results) if r.split == "test"]
+    ours = [r for r in ordered(results) if r.split == "test"]
     rows: list[Mapping[str, Cell]] = []
     for cohort in dict.fromkeys(p.cohort for p in paper.TABLE2):
         rows += [_rc2024_row(r) for r in ours if r.cohort == cohort and r.source != "truth"]
@@ -75,7 +75,7 @@ def paper_table2(results: Iterable[Result], scaling: str) -> Table:
 
 def paper_table1(results: Iterable[Result], scaling: str) -> Table:
     """The paper's Table 1 with ours beside it: by number of views, in and out of distribution."""
-    ours = [r for r in _ordered(results) if r.split == "test" and r.step is not None]
+    ours = [r for r in ordered(results) if r.split == "test" and r.step is not None]
     rows: list[Mapping[str, Cell]] = []
     for cohort in dict.fromkeys(p.cohort for p in paper.TABLE1):
         mine = sorted((r for r in ours if r.cohort == cohort), key=lambda r: len(r.views))
@@ -103,7 +103,7 @@ def modes_table(results: Iterable[Result]) -> Table:
         "psct/psnr_slice",
     )
     similar = ("honest/ssim", "rc2024/ssim", "x2ct_slice/ssim")
-    for result in _ordered(results):
+    for result in ordered(results):
         if result.step is not None:
             rows.append(_labels(result) | {key: result.mean(key) for key in (*columns, *similar)})
     heads = [Column(key, f"{key.split('/')[0]} {_metric(key)}", ".2f") for key in columns]
@@ -175,8 +175,8 @@ def _labels(result: Result) -> dict[str, Cell]:
     }
 
 
-def _ordered(results: Iterable[Result]) -> Sequence[Result]:
-    """Cohorts in the paper's order, checkpoints before priors before the truth."""
+def ordered(results: Iterable[Result]) -> Sequence[Result]:
+    """Cohorts in the paper's order, validation before test, checkpoints before priors before the truth."""
 
     def key(r: Result) -> tuple[Any, ...]:
         return (*_cohort_order((r.cohort, r.split)), r.step is None, r.source == "truth", r.source, r.run)

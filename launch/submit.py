@@ -14,6 +14,8 @@ from launch.job import train_task
 from launch.profiles import Profile
 from xr2ct.config import load_experiment, run_path
 from xr2ct.errors import WorkFailed
+from xr2ct.run import Run
+from xr2ct.training import start
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,15 @@ class Submission:
 
 
 def submit(config: Path, overrides: Sequence[str], profile: Profile) -> Submission:
-    """Start training `config` on a cluster and return at once."""
+    """Start training `config` on a cluster and return at once.
+
+    Raises `UserError` here, not in the job, for data that is not there and a run started with other values.
+    """
     experiment = load_experiment(config, overrides)
     run = run_path(experiment, overrides)
+    completed = start.completed(experiment)
+    start.open_training_data(completed)
+    start.refuse_other_values(Run(run), completed)
     executor = submitit.LocalExecutor(run / "slurm")
     executor.update_parameters(
         tasks_per_node=profile.tasks_per_node,

@@ -34,6 +34,10 @@ from xr2ct.cli import main
         (["reconstruct", "/nowhere", "--out", "x.mha"], "/nowhere"),
         (["reconstruct", "/nowhere", "--out", "x.stl"], ".mha, .nii.gz, .npy"),
         (["submit", "configs/demo.yaml", "--cluster", "lokal"], "did you mean 'local'"),
+        (
+            ["submit", "configs/demo.yaml", "data.stores=/nowhere", "--cluster", "local"],
+            "lidc-idri.zarr: not there",
+        ),
         (["track", "sink", "x"], "did you mean 'sync'"),
     ],
 )

@@ -38,7 +38,7 @@ from xr2ct.cli import main
             ["submit", "configs/demo.yaml", "data.stores=/nowhere", "--cluster", "local"],
             "lidc-idri.zarr: not there",
         ),
-        (["track", "sink", "x"], "did you mean 'sync'"),
+        (["track", "snyc", "x"], "did you mean 'sync'"),
     ],
 )
 def test_a_wrong_request_is_a_line_and_exit_code_2(

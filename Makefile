@@ -27,7 +27,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 15
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 15
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -18,11 +18,3 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("XR2CT_REAL_DATA is not set: no real CT to test with")
     return Path(folder)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a file stays on one, and so do the files that share the whole way's run."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "whole_way" else str(item.path)))

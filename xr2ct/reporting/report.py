@@ -26,8 +26,9 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
 
     Raises `UserError` for a run that has no evaluated best checkpoint yet.
     """
-    results = [result for run in runs for result in _of_best(run)]
-    every = [result for run in runs for result in read_results(run)]
+    every = {run.path: read_results(run) for run in runs}
+    best = {run.path: _of_best(run, every[run.path]) for run in runs}
+    results = [result for of_run in best.values() for result in of_run]
     scalings = {run.experiment().data.scaling for run in runs}
     if len(scalings) > 1:
         raise UserError("these runs differ in data.scaling; their figures stand in no common table")
@@ -37,15 +38,15 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
         tables.paper_table2(results, scaling),
         tables.paper_table1(results, scaling),
         tables.modes_table(results),
-        tables.checkpoint_table(every),
+        tables.checkpoint_table(result for of_run in every.values() for result in of_run),
     ]
     for table in written:
         for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
             write_atomically(out / f"{table.name}.{suffix}", text)
     parts = [
         Part("cohorts", "Cohorts", _verdict(results) + written[0].html()),
-        *[_curves_part(run, [r for r in every if r.run == run.path.name], len(runs) > 1) for run in runs],
-        *[_patients_part(run, len(runs) > 1) for run in runs],
+        *[_curves_part(run, every[run.path], len(runs) > 1) for run in runs],
+        *[_patients_part(run, best[run.path], len(runs) > 1) for run in runs],
         Part("tables", "The paper's tables", _with_titles(written[1:3])),
         Part("modes", "Metric modes and checkpoints", _with_titles(written[3:])),
         Part("provenance", "Provenance", "".join(_provenance(run) for run in runs)),
@@ -55,11 +56,12 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
     return page
 
 
-def _of_best(run: Run) -> list[Result]:
+def _of_best(run: Run, results: Sequence[Result]) -> list[Result]:
+    """Those of the chosen checkpoint and of every method without one."""
     step = run.best_step()
     if step is None:
         raise UserError(f"{run.path}: no best checkpoint yet; run `xr2ct evaluate {run.path}` first")
-    return [r for r in read_results(run) if r.step in (step, None)]
+    return [r for r in results if r.step in (step, None)]
 
 
 def _lead(runs: Sequence[Run]) -> str:
@@ -83,7 +85,8 @@ def _verdict(results: Sequence[Result]) -> str:
     for ours in (r for r in tables.ordered(results) if r.step is not None and r.split == "test"):
         same = [r for r in results if (r.run, r.cohort, r.split) == (ours.run, ours.cohort, ours.split)]
         priors = [r.mean("honest/psnr") for r in same if r.source.startswith("prior")]
-        (won if ours.mean("honest/psnr") > max(priors) else lost).append(ours.cohort)
+        if priors:
+            (won if ours.mean("honest/psnr") > max(priors) else lost).append(ours.cohort)
     told = []
     if won:
         told.append(f"By honest PSNR the mapper is above both priors on {', '.join(won)}.")
@@ -124,14 +127,14 @@ def _priors(results: Sequence[Result], column: str) -> dict[str, float]:
     }
 
 
-def _patients_part(run: Run, several: bool) -> Part:
+def _patients_part(run: Run, results: Sequence[Result], several: bool) -> Part:
     """The median test patient of every cohort, and of the training cohort the worst and the best too."""
     experiment = run.experiment()
     mapper, _ = load_mapper(run.best, experiment.evaluation.weights)
     assert experiment.resolved is not None
     geometry, cube_mm = checkpoint_geometry(experiment), experiment.resolved.cube_mm
     told = []
-    for result in _shown(_of_best(run)):
+    for result in _shown(results):
         places = ("median", "worst", "best") if result.cohort == experiment.data.cohort else ("median",)
         scores = {row["case"]: row["honest/psnr"] for row in result.rows}
         store = Store.open(experiment.data.stores / f"{result.cohort}.zarr")

@@ -18,17 +18,6 @@ from xr2ct.store import Store
 # The fixture `trainer` is conftest's Trainer.
 Trainer = Any
 
-TRAINING = {
-    "steps": 12,
-    "warmup_steps": 2,
-    "batch": 2,
-    "precision": "fp32",
-    "checkpoint_every": 3,
-    "threads": 1,
-    "device": "cpu",
-    "ema": {"every": 2},
-}
-
 
 def losses(run: Run) -> list[dict[str, float]]:
     """What each step wrote, but for the time that it took."""
@@ -95,7 +84,7 @@ def test_killed_anywhere_ends_as_one_never_killed(trainer: Trainer, ranks: int) 
 @pytest.mark.slow
 def test_split_masters_resume_to_the_bit(trainer: Trainer) -> None:
     """ZeRO 3 in bf16: masters and moments in parts on two ranks, the average whole on one."""
-    training = {**TRAINING, "steps": 6, "checkpoint_every": 2, "zero_stage": 3, "precision": "bf16"}
+    training = {"steps": 6, "checkpoint_every": 2, "zero_stage": 3, "precision": "bf16"}
     whole, killed = trainer.run("whole"), trainer.run("killed")
     trainer.finish(trainer.config("whole", training=training), ranks=2)
     config = trainer.config("killed", training=training)
@@ -109,7 +98,7 @@ def test_split_masters_resume_to_the_bit(trainer: Trainer) -> None:
 
 @pytest.mark.slow
 def test_precision_is_chosen_once(trainer: Trainer) -> None:
-    training = {**TRAINING, "steps": 2, "warmup_steps": 0, "precision": "auto"}
+    training = {"steps": 2, "warmup_steps": 0, "precision": "auto"}
     config, run = trainer.config(training=training), trainer.run()
     said = trainer.finish(config, ranks=2)
     resolved = run.experiment().resolved
@@ -125,7 +114,7 @@ def test_the_real_mapper_resumes_to_the_bit(trainer: Trainer, make_store: Callab
     sections = {
         "data": {"stores": str(make_store(64).path.parent), "size": 64},
         "mapper": {"name": "swin-unetr", "feature_size": 12, "depths": [1, 1, 1, 1], "window_size": 4},
-        "training": {**TRAINING, "steps": 2, "warmup_steps": 0, "batch": 1, "checkpoint_every": 1},
+        "training": {"steps": 2, "warmup_steps": 0, "batch": 1, "checkpoint_every": 1},
     }
     whole, killed = trainer.run("whole"), trainer.run("killed")
     trainer.finish(trainer.config("whole", **sections))
@@ -183,7 +172,7 @@ def test_damaged_changed_and_broken(trainer: Trainer) -> None:
     said = trainer.finish(trainer.config(optimizer={"lr_per_sample": 2e-3}), expect=2)
     assert "optimizer.lr_per_sample: 0.001 → 0.002" in said
     assert "Traceback" not in said
-    trainer.finish(trainer.config(training={**TRAINING, "keep_engines": 1}))
+    trainer.finish(trainer.config(training={"keep_engines": 1}))
     assert run.experiment().training.keep_engines == 1
 
 

@@ -51,6 +51,10 @@ class Data(Section):
     train_cases: int | None = Field(None, ge=1)
     """Learn from the first so many of the seeded order of the training split; all where unset."""
 
+    def store(self, cohort: str) -> Path:
+        """Where the store of a cohort is, whether or not it is there."""
+        return self.stores / f"{cohort}.zarr"
+
     @field_validator("views", mode="before")
     @classmethod
     def _angles(cls, value: Any) -> Any:

@@ -65,7 +65,7 @@ def store_checksums(experiment: Experiment) -> dict[str, str]:
     data = experiment.data
     checksums = {}
     for cohort in sorted({data.cohort, *experiment.evaluation.cohorts}):
-        path = data.stores / f"{cohort}.zarr"
+        path = data.store(cohort)
         if not path.is_dir():
             continue
         try:

@@ -96,7 +96,7 @@ def format_summary(told: Mapping[str, Any]) -> str:
 
 def _geometry(experiment: Experiment) -> tuple[Geometry, float]:
     """Of the store where there is one, since it may have geometries of its own."""
-    path = experiment.data.stores / f"{experiment.data.cohort}.zarr"
+    path = experiment.data.store(experiment.data.cohort)
     if path.is_dir():
         from xr2ct.store import Store
 

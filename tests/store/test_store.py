@@ -12,7 +12,7 @@ import zarr
 
 from xr2ct.errors import UserError
 from xr2ct.projection.geometry import Geometry
-from xr2ct.store import Store, StoreError, layout, open_stores, write
+from xr2ct.store import Store, StoreError, layout, write
 
 SIZE = 16
 XRAYS = layout.XraySet(Geometry("small", 541.0, 949.0, 500.0, pixels=24), (0.0, 90.0, 315.0))
@@ -186,11 +186,3 @@ def test_compressed_rows_are_not_read_as_raw(folder: Path) -> None:
     file.write_text(json.dumps(metadata))
     with pytest.raises(UserError, match="ct/16 is not in uncompressed int16 chunks"):
         Store.open(folder)
-
-
-def test_stores_by_cohort(folder: Path) -> None:
-    assert open_stores(folder.parent, ["lidc-idri"])["lidc-idri"].path == folder
-    with pytest.raises(UserError, match=r"lctsc\.zarr: not a store"):
-        open_stores(folder.parent, ["lidc-idri", "lctsc"])
-    with pytest.raises(UserError, match="did you mean 'lctsc'"):
-        open_stores(folder.parent, ["lctcs"])

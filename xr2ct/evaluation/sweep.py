@@ -207,7 +207,7 @@ def _methods(experiment: Experiment, device: torch.device, missing: dict[str, st
 def _open(experiment: Experiment, cohort: str) -> Store:
     """A cohort's store; `UserError` where it is not there or other than the mapper was trained for."""
     data, resolved = experiment.data, experiment.resolved
-    store = Store.open(data.stores / f"{cohort}.zarr")
+    store = Store.open(data.store(cohort))
     Source(store, [], data, NO_AUGMENTATION)
     made = {"cube_mm": store.cube_mm, **store.geometries[data.geometry].as_attributes()}
     trained = {"cube_mm": resolved.cube_mm, **resolved.geometry} if resolved else made

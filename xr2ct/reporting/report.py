@@ -137,7 +137,7 @@ def _patients_part(run: Run, results: Sequence[Result], several: bool) -> Part:
     for result in _shown(results):
         places = ("median", "worst", "best") if result.cohort == experiment.data.cohort else ("median",)
         scores = {row["case"]: row["honest/psnr"] for row in result.rows}
-        store = Store.open(experiment.data.stores / f"{result.cohort}.zarr")
+        store = Store.open(experiment.data.store(result.cohort))
         cases = {case.id: case for case in store.cases}
         for place, case in choose(scores, places).items():
             patient = reconstruct_case(store, cases[case], mapper, experiment.data, geometry, cube_mm)

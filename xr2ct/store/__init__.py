@@ -10,6 +10,6 @@ STORE/refused.csv          what was not taken, and why
 
 from __future__ import annotations
 
-from xr2ct.store.read import Case, Store, StoreError, open_stores
+from xr2ct.store.read import Case, Store, StoreError
 
-__all__ = ["Case", "Store", "StoreError", "open_stores"]
+__all__ = ["Case", "Store", "StoreError"]

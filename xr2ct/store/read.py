@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xr2ct.cohorts.names import SPLITS, check_cohort
+from xr2ct.cohorts.names import SPLITS
 from xr2ct.errors import UserError, WorkFailed, nearest
 from xr2ct.projection.geometry import Geometry
 from xr2ct.store import layout
@@ -168,11 +168,6 @@ class Store:
         if values.size != count:
             raise StoreError(f"{self.path}: case {case.id}: its chunk of {array} is cut short ({file})")
         return values
-
-
-def open_stores(folder: Path, cohorts: Iterable[str]) -> dict[str, Store]:
-    """FOLDER/COHORT.zarr of each cohort; `UserError` naming the first that is missing."""
-    return {c: Store.open(Path(folder) / f"{check_cohort(c)}.zarr") for c in cohorts}
 
 
 def _xray_set(store: Path, name: str) -> XraySet:

@@ -53,7 +53,7 @@ def completed(experiment: Experiment) -> Experiment:
 def open_training_data(experiment: Experiment) -> tuple[Store, list[Case]]:
     """The store to learn from and its training cases; `UserError` naming what is there instead."""
     data = experiment.data
-    path = data.stores / f"{data.cohort}.zarr"
+    path = data.store(data.cohort)
     if not path.is_dir():
         there = ", ".join(sorted(p.name for p in data.stores.glob("*.zarr"))) or "no store"
         raise UserError(f"{path}: not there (in data.stores: {there}); `xr2ct ingest` makes it")

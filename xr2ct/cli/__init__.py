@@ -1,0 +1,58 @@
+"""The front door: arguments in, one call, a few lines out.
+
+Exit codes: 0 done; 1 the work failed; 2 the request was wrong, said in one or two lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from xr2ct import __version__
+from xr2ct.cli import data, experiments
+from xr2ct.cli.arguments import Parser
+from xr2ct.errors import UserError, WorkFailed
+
+INFER = ("torch", "monai", "einops", "pydicom", "safetensors", "scipy", "SimpleITK")
+"""Packages that [infer] brings; anything else missing is [train]'s, or DALI."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = build_parser().parse_args(arguments)
+        args.run(args)
+    except UserError as error:
+        return _fail(error, 2)
+    except WorkFailed as error:
+        return _fail(error, 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("", "xr2ct", "launch"):
+            raise
+        extra = "infer" if package in INFER else "train,cuda13" if package == "nvidia" else "train"
+        return _fail(f"this command needs {package!r}: pip install 'xr2ct[{extra}]'", 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    return 0
+
+
+def build_parser() -> Parser:
+    """Every command with its arguments."""
+    parser = Parser(prog="xr2ct", description="X-rays to CT-like volumes", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"xr2ct {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for add in (*data.COMMANDS, *experiments.COMMANDS):
+        add(commands)
+    return parser
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"xr2ct: {message}", file=sys.stderr)
+    return code

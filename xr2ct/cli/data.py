@@ -1,0 +1,129 @@
+"""Commands on what is learnt from: synthetic chests, collections, plans, stores, X-rays."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from xr2ct.cli.arguments import (
+    angles,
+    command,
+    geometry_arguments,
+    positive,
+    positives,
+    print_result,
+    stated_geometry,
+)
+from xr2ct.errors import WorkFailed
+
+
+def add_phantom(commands: Any) -> None:
+    p = command(commands, "phantom", run_phantom, "write synthetic chests as DICOM series")
+    p.add_argument("folder", type=Path, metavar="DIR")
+    p.add_argument("--cohort", required=True)
+    p.add_argument("--patients", type=positive, required=True)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--workers", type=positive, default=None, help="processes (default: one a core)")
+
+
+def run_phantom(args: argparse.Namespace) -> None:
+    from xr2ct.cohorts.names import check_cohort
+    from xr2ct.cohorts.phantom import write_cohort
+
+    folders = write_cohort(
+        args.folder,
+        check_cohort(args.cohort),
+        args.patients,
+        args.seed,
+        workers=args.workers or os.cpu_count() or 1,
+    )
+    print(f"{len(folders)} synthetic chests of {args.cohort} in {args.folder}")
+
+
+def add_ingest(commands: Any) -> None:
+    p = command(commands, "ingest", run_ingest, "raw CT to a Zarr store with its X-rays")
+    p.add_argument("cohort")
+    p.add_argument("source", type=Path)
+    p.add_argument("--out", type=Path, required=True, metavar="STORE")
+    p.add_argument("--size", type=positives, default=(64,), metavar="64[,128]")
+    p.add_argument("--cube-mm", type=float, default=320.0)
+    p.add_argument(
+        "--angles", type=angles, default=None, help="degrees or view names (default: eight, 45° apart)"
+    )
+    geometry_arguments(p)
+    p.add_argument("--seed", type=int, default=0, help="of the split by patient")
+    p.add_argument("--split-list", type=Path, default=None, metavar="CSV", help="columns patient, split")
+    p.add_argument("--workers", type=positive, default=None, help="processes (default: one a core)")
+    p.add_argument("--json", action="store_true")
+
+
+def run_ingest(args: argparse.Namespace) -> None:
+    from xr2ct.cohorts.names import check_cohort
+    from xr2ct.ingest import ingest
+
+    geometry = stated_geometry(args)
+    report = ingest(
+        args.source,
+        args.out,
+        check_cohort(args.cohort),
+        args.size,
+        geometries=(geometry,) if geometry else (),
+        angles=args.angles,
+        cube_mm=args.cube_mm,
+        seed=args.seed,
+        split_list=args.split_list,
+        workers=args.workers,
+    )
+    print_result(report.as_dict(), str(report), args.json)
+
+
+def add_inspect(commands: Any) -> None:
+    p = command(commands, "inspect", run_inspect, "counts, splits, geometry and a contact sheet of a store")
+    p.add_argument("store", type=Path)
+    p.add_argument("--verify", action="store_true", help="check every chunk against its checksum")
+    p.add_argument("--sheet", type=Path, default=None, metavar="PNG", help="write a contact sheet")
+    p.add_argument("--json", action="store_true")
+
+
+def run_inspect(args: argparse.Namespace) -> None:
+    from xr2ct.inspect import contact_sheet, format_summary, summary, verify
+    from xr2ct.store import Store
+
+    store = Store.open(args.store)
+    told = summary(store)
+    print_result(told, format_summary(told), args.json)
+    if args.sheet:
+        contact_sheet(store, args.sheet)
+    if args.verify:
+        problems = verify(store)
+        if problems:
+            raise WorkFailed("\n".join(problems))
+        print(f"{len(store.cases)} cases: every chunk matches its checksum", file=sys.stderr)
+
+
+def add_project(commands: Any) -> None:
+    p = command(
+        commands, "project", run_project, "line integrals of a CT, or a store's own, as .mha and .png"
+    )
+    p.add_argument(
+        "source", type=Path, metavar="CT|STORE", help="a DICOM folder, .nii.gz, .mha, .nrrd; a store"
+    )
+    p.add_argument("--case", default=None, help="of a store: this case alone")
+    p.add_argument("--angles", type=angles, default=(0.0, 90.0), help="degrees or view names")
+    geometry_arguments(p)
+    p.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run_project(args: argparse.Namespace) -> None:
+    from xr2ct.projection.export import export_views
+    from xr2ct.projection.geometry import named_geometry
+
+    geometry = stated_geometry(args) or named_geometry("x2ct")
+    for path in export_views(args.source, geometry, args.angles, args.out, case=args.case):
+        print(path)
+
+
+COMMANDS = (add_phantom, add_ingest, add_inspect, add_project)

@@ -1,0 +1,178 @@
+"""Commands on experiments: a configuration, its run, what the run made, and what is said of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from xr2ct.cli.arguments import command, config_arguments, print_result, window
+from xr2ct.errors import UserError
+
+
+def add_summary(commands: Any) -> None:
+    p = command(
+        commands, "summary", run_summary, "networks, parameters, operations and memory of a configuration"
+    )
+    config_arguments(p)
+    p.add_argument("--json", action="store_true")
+
+
+def run_summary(args: argparse.Namespace) -> None:
+    from xr2ct.config import load_experiment
+    from xr2ct.summary import format_summary, summarise
+
+    told = summarise(load_experiment(args.config, args.overrides))
+    print_result(told, format_summary(told), args.json)
+
+
+def add_train(commands: Any) -> None:
+    p = command(commands, "train", run_train, "train here: one process, or each rank of torchrun or srun")
+    config_arguments(p)
+
+
+def run_train(args: argparse.Namespace) -> None:
+    from xr2ct.config import load_experiment
+    from xr2ct.training.loop import train
+
+    print(train(load_experiment(args.config, args.overrides), args.overrides).path)
+
+
+def add_evaluate(commands: Any) -> None:
+    p = command(commands, "evaluate", run_evaluate, "score a run's checkpoints, whatever is not scored yet")
+    p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    p.add_argument("--step", default="all", help="a number, best, last or all")
+    p.add_argument("--cohort", nargs="+", default=None, metavar="NAME")
+    p.add_argument(
+        "--predictions", type=Path, default=None, metavar="DIR", help="volumes from elsewhere, CASE.mha"
+    )
+    p.add_argument("--name", default=None, help="what the predictions are called in every table")
+    p.add_argument("--json", action="store_true")
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    from xr2ct.evaluation.leaderboard import format_leaderboard, read_leaderboard
+    from xr2ct.evaluation.predictions import evaluate_predictions
+    from xr2ct.evaluation.sweep import evaluate
+    from xr2ct.run import Run
+    from xr2ct.tracking import bring_level
+
+    if (args.predictions is None) != (args.name is None):
+        raise UserError("--predictions DIR and --name X go together")
+    for path in args.runs:
+        run = Run.open(path)
+        if args.predictions is None:
+            evaluate(run, steps=args.step, cohorts=args.cohort)
+        else:
+            evaluate_predictions(run, args.predictions, args.name, args.cohort)
+        bring_level(run)
+        rows = read_leaderboard(run)
+        print_result(rows, format_leaderboard(rows), args.json)
+
+
+def add_score(commands: Any) -> None:
+    p = command(commands, "score", run_score, "every metric of one volume against its truth, as JSON")
+    p.add_argument("prediction", type=Path)
+    p.add_argument("truth", type=Path)
+    p.add_argument("--window", type=window, default=None, metavar="LO,HI", help="HU (default: -1024,1476)")
+
+
+def run_score(args: argparse.Namespace) -> None:
+    from xr2ct.evaluation.score import score_files
+    from xr2ct.window import HuWindow
+
+    print(json.dumps(score_files(args.prediction, args.truth, args.window or HuWindow()), indent=2))
+
+
+def add_reconstruct(commands: Any) -> None:
+    p = command(commands, "reconstruct", run_reconstruct, "from X-rays to a volume in HU")
+    p.add_argument("checkpoint", type=Path)
+    p.add_argument(
+        "--view", action="append", default=[], metavar="ANGLE|NAME=FILE", help=".mha, .npy or .png; repeat"
+    )
+    p.add_argument("--out", type=Path, required=True, metavar="VOLUME.mha|.npy|.nii.gz")
+    p.add_argument("--weights", choices=("mapper", "mapper-ema"), default="mapper")
+    p.add_argument("--geometry", default=None, help="what the X-rays were taken with (default: as trained)")
+    p.add_argument("--png-scale", type=float, default=None, help="line integral of a .png's brightest level")
+    p.add_argument("--device", default="cpu")
+
+
+def run_reconstruct(args: argparse.Namespace) -> None:
+    from xr2ct.projection.geometry import named_geometry
+    from xr2ct.reconstruct import reconstruct
+
+    out = reconstruct(
+        args.checkpoint,
+        args.view,
+        args.out,
+        which=args.weights,
+        geometry=named_geometry(args.geometry) if args.geometry else None,
+        png_scale=args.png_scale,
+        device=args.device,
+    )
+    print(out)
+
+
+def add_report(commands: Any) -> None:
+    p = command(commands, "report", run_report, "tables, figures and a self-contained page of runs")
+    p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run_report(args: argparse.Namespace) -> None:
+    from xr2ct.reporting.report import write_report
+    from xr2ct.run import Run
+    from xr2ct.tracking import track_artifact
+
+    runs = [Run.open(path) for path in args.runs]
+    print(write_report(runs, args.out))
+    for run in runs:
+        track_artifact(run, args.out, "report")
+
+
+def add_submit(commands: Any) -> None:
+    p = command(
+        commands, "submit", run_submit, "start a training job on a cluster, or on this machine's ranks"
+    )
+    config_arguments(p)
+    p.add_argument("--cluster", required=True, metavar="PROFILE")
+    p.add_argument("--wait", action="store_true", help="follow rank 0's log until the job has ended")
+
+
+def run_submit(args: argparse.Namespace) -> None:
+    from launch.profiles import load_profile
+    from launch.submit import follow, submit
+
+    submission = submit(args.config, args.overrides, load_profile(args.cluster))
+    print(f"job {submission.job.job_id}: {submission.run}", flush=True)
+    if args.wait:
+        for line in follow(submission):
+            print(line, file=sys.stderr, flush=True)
+
+
+def add_track(commands: Any) -> None:
+    p = command(commands, "track", run_track, "bring the tracker level with a run's own files")
+    p.add_argument("action", choices=("sync",))
+    p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+
+
+def run_track(args: argparse.Namespace) -> None:
+    from xr2ct.run import Run
+    from xr2ct.tracking import sync
+
+    for path in args.runs:
+        print(f"{path}: {sync(Run.open(path))}")
+
+
+COMMANDS = (
+    add_summary,
+    add_train,
+    add_evaluate,
+    add_score,
+    add_reconstruct,
+    add_report,
+    add_submit,
+    add_track,
+)

@@ -3,7 +3,7 @@
 # make install a virtual environment with everything
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= train,cuda13,test
+EXTRAS ?= train,fetch,cuda13,test
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 

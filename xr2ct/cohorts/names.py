@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from xr2ct.errors import UserError, nearest
-
 IN_DISTRIBUTION = "lidc-idri"
 OUT_OF_DISTRIBUTION = (
     "covid-19-ny-sbu",
@@ -18,7 +16,8 @@ SPLITS = ("train", "val", "test")
 
 
 def check_cohort(name: str) -> str:
-    """The name itself; `UserError` with the nearest valid one otherwise."""
-    if name not in COHORTS:
-        raise UserError(f"unknown cohort {name!r}: {nearest(name, COHORTS)}")
+    """The name, of the seven or of a laboratory's own; `UserError` with the nearest valid one otherwise."""
+    from xr2ct.cohorts.catalogue import cohort  # here: the catalogue is read as the configuration is
+
+    cohort(name)
     return name

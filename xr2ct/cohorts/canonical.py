@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xr2ct.cohorts.coverage import lung_ends
 from xr2ct.cohorts.lungs import coarse, find_body_and_lungs
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.resample import resample
+from xr2ct.cohorts.table import clear_table
 from xr2ct.cohorts.volume import NativeVolume
 
 
@@ -25,16 +27,30 @@ class Canonical:
     """Fraction of the volume of the body in the scan that the cube leaves out."""
 
 
-def canonical_cubes(native: NativeVolume, sizes: Sequence[int], cube_mm: float = 320.0) -> Canonical:
+def canonical_cubes(
+    native: NativeVolume,
+    sizes: Sequence[int],
+    cube_mm: float = 320.0,
+    *,
+    min_lung_coverage: float = 0.0,
+    remove_table: bool = False,
+) -> Canonical:
     """The cube of side `cube_mm` centred on the lungs' bounding box, at each of `sizes` voxels a side.
 
     Every size is resampled once, straight from the native slices, anti-aliased (see `resample`); outside
-    the scan is air, −1024. Raises `Refused` where there are no lungs.
+    the scan is air, −1024, and with `remove_table` everything off the patient too: `native.hu` is changed in
+    place (see `clear_table`). Raises `Refused` where there are no lungs, or where the scan's ends cut them so
+    far that their coverage is below `min_lung_coverage` (see `lung_coverage`).
     """
     blocks, block_mm = coarse(native.hu, native.spacing_mm)
     body, lungs = find_body_and_lungs(blocks, block_mm)
     if not lungs.any():
         raise Refused("no lungs found")
+    ends = lung_ends(lungs, native)
+    if ends.coverage < min_lung_coverage:
+        raise Refused(f"the scan cuts the lungs: {ends.cut()}")
+    if remove_table:
+        clear_table(native.hu, body, native.spacing_mm)
     # The first block's centre lies half a block, less half a voxel, inside the first voxel's centre.
     shift = [0.5 * (block - voxel) for block, voxel in zip(block_mm, native.spacing_mm, strict=True)]
     z, y, x = (

@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 
 from xr2ct.cohorts.headers import Unreadable, read_header
 from xr2ct.cohorts.refused import Refused
-from xr2ct.cohorts.volume import AIR_HU, NativeVolume, clip_hu, to_patient_axes
+from xr2ct.cohorts.series import MIN_SLICES
+from xr2ct.cohorts.volume import AIR_HU, NativeVolume, clip_hu, patient_axes
 
 TILT_DEG = 0.5
 """Largest angle between the slices' normal and the line on which they are stacked."""
@@ -75,15 +76,42 @@ def read_series(files: Sequence[Path]) -> NativeVolume:
     oblique to the patient by more than 2°, or a file that cannot be read. `SpacingBetweenSlices` and file
     names play no part: positions alone say where slices lie.
     """
-    headers = [_header(path) for path in files]
-    slices = [_slice(path, header) for path, header in zip(files, headers, strict=True)]
+    slices, gap_mm, header = _stacked(files)
+    return _volume(slices, gap_mm, header)
+
+
+def read_sampled(files: Sequence[Path], count: int) -> NativeVolume:
+    """Of the series at most `count` slices, evenly spaced, the first and the last among them.
+
+    Every header is read, and checked as in `read_series`.
+    """
+    slices, gap_mm, header = _stacked(files)
+    places = np.unique(np.linspace(0, len(slices) - 1, min(count, len(slices))).round().astype(int))
+    step = gap_mm * (len(slices) - 1) / (len(places) - 1)
+    return _volume([slices[place] for place in places], step, header)
+
+
+def _stacked(files: Sequence[Path]) -> tuple[list[Slice], float, Dataset]:
+    """The slices in their order, the millimetres from one to the next, and the first file's header."""
+    if len(files) < MIN_SLICES:
+        raise Refused(f"too few slices: {len(files)}, at least {MIN_SLICES} are needed")
+    first = _header(files[0])
+    slices = [_slice(path, _header(path) if place else first) for place, path in enumerate(files)]
     _check_alike(slices)
-    slices, gap_mm = stack(slices)
+    return *stack(slices), first
+
+
+def _volume(slices: Sequence[Slice], gap_mm: float, header: Dataset) -> NativeVolume:
+    """Filled slice by slice in patient axes: the volume is held once, and never twice."""
     first = slices[0]
-    pixels = np.stack([_pixels(one) for one in slices])
-    directions = np.stack([first.normal, first.orientation[1], first.orientation[0]])
-    hu, spacing = to_patient_axes(pixels, directions, (gap_mm, *first.spacing_mm))
-    return NativeVolume(hu, spacing, _attributes(headers[0], hu.shape[0], spacing))
+    turn = patient_axes(np.stack([first.normal, first.orientation[1], first.orientation[0]]))
+    shape = (len(slices), *first.shape)
+    steps = (gap_mm, *first.spacing_mm)
+    hu = np.empty([shape[axis] for axis in turn.order], np.int16)
+    for one, place in zip(slices, turn.undo(hu), strict=True):
+        place[:] = _pixels(one)
+    z, y, x = (steps[axis] for axis in turn.order)
+    return NativeVolume(hu, (z, y, x), _attributes(header, hu.shape[0], (z, y, x)))
 
 
 def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
@@ -140,13 +168,13 @@ def _header(path: Path) -> Dataset:
     try:
         header = read_header(path, [*_GEOMETRY, *_VALUES, *_OPTIONAL])
     except Unreadable as error:
-        raise Refused(f"{path.name}: {error}") from error
+        raise Refused(f"{error}", where=path.name) from error
     if header is None:
-        raise Refused(f"{path.name}: not DICOM")
+        raise Refused("not DICOM", where=path.name)
     missing = [keyword for keyword in [*_GEOMETRY, *_VALUES] if header.get(keyword) in (None, "")]
     if missing:
         more = f" and {len(missing) - 1} more elements (truncated?)" if len(missing) > 1 else ""
-        raise Refused(f"{path.name}: its header has no {missing[0]}{more}")
+        raise Refused(f"its header has no {missing[0]}{more}", where=path.name)
     return header
 
 
@@ -163,13 +191,13 @@ def _slice(path: Path, header: Dataset) -> Slice:
     }
     slope, intercept = float(numbers["RescaleSlope"][0]), float(numbers["RescaleIntercept"][0])
     if slope == 0:
-        raise Refused(f"{path.name}: RescaleSlope is 0")
+        raise Refused("RescaleSlope is 0", where=path.name)
     spacing = numbers["PixelSpacing"]
     if spacing.min() <= 0:
-        raise Refused(f"{path.name}: PixelSpacing is {spacing[0]:g}, {spacing[1]:g}")
+        raise Refused(f"PixelSpacing is {spacing[0]:g}, {spacing[1]:g}", where=path.name)
     orientation = numbers["ImageOrientationPatient"].reshape(2, 3)
     if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-2):
-        raise Refused(f"{path.name}: ImageOrientationPatient is no pair of perpendicular unit vectors")
+        raise Refused("ImageOrientationPatient is no pair of perpendicular unit vectors", where=path.name)
     tilt = header.get("GantryDetectorTilt")
     return Slice(
         path=path,
@@ -188,9 +216,9 @@ def _numbers(path: Path, header: Dataset, keyword: str, count: int) -> np.ndarra
     try:
         values = np.atleast_1d(np.asarray(header[keyword].value, np.float64))
     except (TypeError, ValueError) as error:
-        raise Refused(f"{path.name}: {keyword} is not a number") from error
+        raise Refused(f"{keyword} is not a number", where=path.name) from error
     if values.shape != (count,) or not np.isfinite(values).all():
-        raise Refused(f"{path.name}: {keyword} is not {count} finite numbers")
+        raise Refused(f"{keyword} is not {count} finite numbers", where=path.name)
     return values
 
 
@@ -220,10 +248,10 @@ def _pixels(one: Slice) -> np.ndarray:
     try:
         image = sitk.ReadImage(str(one.path), imageIO="GDCMImageIO")
     except RuntimeError as error:
-        raise Refused(f"{one.path.name}: pixels cannot be read (truncated or damaged)") from error
+        raise Refused("pixels cannot be read (truncated or damaged)", where=one.path.name) from error
     array = sitk.GetArrayViewFromImage(image)
     if array.shape != (1, *one.shape):
-        raise Refused(f"{one.path.name}: holds {array.shape} pixels where its header says {one.shape}")
+        raise Refused(f"holds {array.shape} pixels where its header says {one.shape}", where=one.path.name)
     hu = np.rint(array[0]).astype(np.int32) if array.dtype.kind == "f" else array[0].copy()
     for low, high in one.padding:
         mask = (array[0] >= low) & (array[0] <= high)

@@ -26,12 +26,12 @@ def read_image(path: Path, kind: str) -> NativeVolume:
             _check_whole(path)
         image = sitk.ReadImage(str(path), imageIO=_READERS[kind])
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise Refused(f"{path.name}: cannot be read as {kind}") from error
+        raise Refused(f"cannot be read as {kind}", where=path.name) from error
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         shape = "×".join(map(str, image.GetSize()))
-        raise Refused(f"{path.name}: expected one 3D volume of single values, found {shape}")
+        raise Refused(f"expected one 3D volume of single values, found {shape}", where=path.name)
     array = sitk.GetArrayFromImage(image)
     check_hu(array, path.name)
     directions = np.array(image.GetDirection()).reshape(3, 3).T[::-1]
@@ -60,8 +60,8 @@ def check_hu(array: np.ndarray, name: str) -> None:
     """Raise `Refused` for values that cannot be HU: not finite, label maps, unit intervals, raw counts."""
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
-        raise Refused(f"{name}: holds values that are not finite")
+        raise Refused("holds values that are not finite", where=name)
     unit = np.issubdtype(array.dtype, np.floating) and low >= -1 and 0 < high - low <= 2
     unsigned = np.issubdtype(array.dtype, np.unsignedinteger)
     if unit or unsigned or (low >= 0 and high > 2000):
-        raise Refused(f"{name}: values from {low:g} to {high:g} are not HU (air would be near −1000)")
+        raise Refused(f"values from {low:g} to {high:g} are not HU (air would be near −1000)", where=name)

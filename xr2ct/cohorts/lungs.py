@@ -52,12 +52,17 @@ def lung_mask(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 
 def coarse(hu: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, Spacing]:
     """Means over blocks of whole voxels, about 3 mm a side, and their spacing; air fills the last blocks."""
-    factors = _factors(spacing_mm)
+    factors = block_factors(spacing_mm)
     blocks = hu
     for axis in (1, 2, 0):
         blocks = _block_means(blocks, axis, factors[axis])
     z, y, x = (step * factor for step, factor in zip(spacing_mm, factors, strict=True))
     return blocks, (z, y, x)
+
+
+def whole_blocks(slices: int, spacing_mm: float) -> int:
+    """Of the blocks that `coarse` makes of so many slices, those that no air was added to; at least one."""
+    return max(1, slices // block_factors((spacing_mm,) * 3)[0])
 
 
 def _block_means(array: np.ndarray, axis: int, factor: int) -> np.ndarray:
@@ -79,7 +84,8 @@ def find_body_and_lungs(blocks: np.ndarray, spacing_mm: Spacing) -> tuple[np.nda
     return body, _air_inside(blocks, body, spacing_mm)
 
 
-def _factors(spacing_mm: Spacing) -> list[int]:
+def block_factors(spacing_mm: Spacing) -> list[int]:
+    """Voxels a block of `coarse` has on each axis."""
     return [max(1, int(_WORKING_MM / step)) for step in spacing_mm]
 
 
@@ -88,7 +94,7 @@ def _on_coarse(
 ) -> np.ndarray:
     blocks, block_mm = coarse(hu, spacing_mm)
     mask = find(blocks, block_mm)
-    for axis, factor in enumerate(_factors(spacing_mm)):
+    for axis, factor in enumerate(block_factors(spacing_mm)):
         mask = mask.repeat(factor, axis)
     return mask[: hu.shape[0], : hu.shape[1], : hu.shape[2]]
 

@@ -16,8 +16,6 @@ def read_volume(source: Source) -> NativeVolume:
     if source.kind == "dicom":
         from xr2ct.cohorts.dicom import read_series  # here: a volume file is read without pydicom
 
-        if len(source.files) < MIN_SLICES:
-            raise Refused(f"too few slices: {len(source.files)}, at least {MIN_SLICES} are needed")
         return read_series(source.files)
     native = read_image(source.files[0], source.kind)
     if native.hu.shape[0] < MIN_SLICES:

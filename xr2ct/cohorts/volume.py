@@ -42,12 +42,41 @@ def clip_hu(hu: np.ndarray) -> np.ndarray:
 def to_patient_axes(
     array: np.ndarray, directions: np.ndarray, spacing_mm: Sequence[float]
 ) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """An array turned, by transposition and flips alone, into (z, y, x): feet→head, front→back, right→left.
+    """An array turned, by transposition and flips alone, into (z, y, x): feet→head, front→back, right→left;
+    a view of it.
 
     `directions` (3, 3): for each axis of the array the unit vector (LPS x, y, z) along which its index
     counts up. Raises `Refused` where an axis is more than 2° from every axis of the patient: turning it
     would resample the scan once more.
     """
+    turn = patient_axes(directions)
+    z, y, x = (float(spacing_mm[source]) for source in turn.order)
+    return turn.apply(array), (z, y, x)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How an array's axes become z, y, x of the patient: a transposition, then flips."""
+
+    order: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+    """Of z, y, x."""
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """The array in patient axes: a view, nothing is copied."""
+        return array.transpose(self.order)[self._flips()]
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        """An array in patient axes as the scan's own axes count: a view, through which it can be filled."""
+        own: tuple[int, ...] = tuple(int(axis) for axis in np.argsort(self.order))
+        return array[self._flips()].transpose(own)
+
+    def _flips(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)
+
+
+def patient_axes(directions: np.ndarray) -> Turn:
+    """The turn of an array with such `directions`; see `to_patient_axes`."""
     along = np.abs(directions)
     patient_axis = along.argmax(axis=1)
     angle = math.degrees(math.acos(min(1.0, float(along.max(axis=1).min()))))
@@ -55,10 +84,6 @@ def to_patient_axes(
         raise Refused(
             f"oblique: its axes are {angle:.1f}° from the patient's, at most {OBLIQUE_DEG:.0f}° is taken"
         )
-    order = [int(np.flatnonzero(patient_axis == axis)[0]) for axis in (2, 1, 0)]
-    turned = array.transpose(order)
-    for axis, source in enumerate(order):
-        if directions[source, patient_axis[source]] < 0:
-            turned = np.flip(turned, axis)
-    z, y, x = (float(spacing_mm[source]) for source in order)
-    return np.ascontiguousarray(turned), (z, y, x)
+    z, y, x = (int(np.flatnonzero(patient_axis == axis)[0]) for axis in (2, 1, 0))
+    down = [bool(directions[source, patient_axis[source]] < 0) for source in (z, y, x)]
+    return Turn((z, y, x), (down[0], down[1], down[2]))

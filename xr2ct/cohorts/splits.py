@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from xr2ct.cohorts.names import SPLITS
 from xr2ct.errors import UserError, nearest
 from xr2ct.seeds import derive_seed
+from xr2ct.shipped import shipped
+
+DRAWN = ("seeded", "test")
+"""Splits that need no list: drawn by seed (`assign_splits`), and everybody a test patient."""
+
+
+def resolve_splits(value: str | Path) -> Mapping[str, str] | Literal["seeded", "test"]:
+    """What a cohort's `splits`, or the one asked for instead, stands for.
+
+    `seeded` and `test` stand for themselves; the name of a list in configs/splits/ and a path (a `Path`, or
+    text with a folder or ``.csv`` in it) for patient → split, by which patients in no line are left out.
+    Raises `UserError` for an unknown name, with the nearest valid one, and for an unreadable list.
+    """
+    if value == "seeded" or value == "test":
+        return value
+    if isinstance(value, Path) or "/" in value or value.endswith(".csv"):
+        return read_split_list(Path(value))
+    lists = {path.stem: path for path in shipped("splits").glob("*.csv")}
+    if value not in lists:
+        raise UserError(f"unknown splits {value!r}: {nearest(value, [*DRAWN, *lists])} (or a CSV's path)")
+    return read_split_list(lists[value])
 
 
 def assign_splits(

@@ -171,6 +171,8 @@ class Resolved(Section):
     cube_mm: float
     stores: dict[str, str]
     """Checksum of each store at the start, by cohort."""
+    excluded: dict[str, list[str]] = {}
+    """Cases that its exclude.csv left out at the start, by cohort."""
     versions: dict[str, str]
     commit: str | None = None
 

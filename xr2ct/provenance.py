@@ -55,24 +55,30 @@ def commit() -> str | None:
     return f"{head}-dirty" if head and changed else head
 
 
-def store_checksums(experiment: Experiment) -> dict[str, str]:
-    """By cohort, the checksum of what the experiment reads of the store trained on and of those evaluated on.
+def stores(experiment: Experiment) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """By cohort, of the store trained on and of those evaluated on: the checksum of what the experiment
+    reads, and the excluded cases where there are any.
 
     Stores that are not there yet are left out; one that cannot be opened too, with a warning.
     """
     from xr2ct.store import Store, StoreError
 
     data = experiment.data
-    checksums = {}
+    checksums: dict[str, str] = {}
+    excluded: dict[str, list[str]] = {}
     for cohort in sorted({data.cohort, *experiment.evaluation.cohorts}):
         path = data.store(cohort)
         if not path.is_dir():
             continue
         try:
-            checksums[cohort] = Store.open(path).checksum(data.size, data.geometry)
+            store = Store.open(path)
         except (UserError, StoreError) as error:
             log.warning("%s", error)
-    return checksums
+            continue
+        checksums[cohort] = store.checksum(data.size, data.geometry)
+        if store.excluded:
+            excluded[cohort] = sorted(store.excluded)
+    return checksums, excluded
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

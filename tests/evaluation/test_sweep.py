@@ -176,6 +176,19 @@ def test_a_cohort_that_is_not_there_is_refused_only_if_asked_for(
     assert "spie-aapm left out" in caplog.text
 
 
+def test_excluded_cases_are_not_scored(make_run: MakeRun, stores: Path, tmp_path: Path) -> None:
+    """What was scored with them is scored again."""
+    shutil.copytree(stores, tmp_path / "stores")
+    run = make_run({0: 0.5}, stores=str(tmp_path / "stores"))
+    before = len(evaluate(run).written)
+    for cohort, case in (("lidc-idri", "lidc-idri-val1"), ("lctsc", "lctsc-test0")):
+        file = layout.exclude_file(tmp_path / "stores" / f"{cohort}.zarr")
+        file.write_text(f"case,reason\n{case},cut\n")
+    assert len(evaluate(run).written) == before
+    assert [row["case"] for row in rows(run, "step-000000")] == ["lidc-idri-val0", "lidc-idri-val2"]
+    assert [row["case"] for row in rows(run, "step-000000", "lctsc", "test")] == ["lctsc-test1"]
+
+
 def test_stores_other_than_trained_for_are_refused(
     make_run: MakeRun, store_writer: Callable[..., Store], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 import zarr
 from chest_volumes import CUBE_MM, SMALL, chest, write_mha
 
-from xr2ct import inspect
+from xr2ct import inspection
 from xr2ct.cohorts.canonical import canonical_cubes
 from xr2ct.cohorts.reader import read_volume_file
 from xr2ct.errors import UserError, WorkFailed
@@ -58,7 +58,7 @@ def test_four_writers_at_once(whole: Path, patients: Path) -> None:
     assert store.sizes == (16, 32)
     assert store.angles("small") == EIGHT_ANGLES
     assert {name: len(store.split(name)) for name in ("train", "val", "test")}["train"] == 10
-    assert inspect.verify(store) == []
+    assert inspection.verify(store) == []
     group = zarr.open_group(whole, mode="r")
     for case in store.cases:
         native = read_volume_file(patients / f"{case.id}.mha")
@@ -137,7 +137,7 @@ def test_patients_later_get_rows_after_the_others_and_every_array(few: Path, tmp
     assert after.cases[:3] == before.cases
     assert (after.cases[3].id, after.cases[3].row) == ("SYN-0000b", 3)
     assert after.volume(after.cases[3], 32).shape == (32, 32, 32)
-    assert inspect.verify(after) == []
+    assert inspection.verify(after) == []
     with pytest.raises(UserError, match=r"3 of its cases need their source.*SYN-0000 \(ct/24\)"):
         run(more, store, (24,))
     assert Store.open(store).sizes == (16, 32)
@@ -246,20 +246,20 @@ def test_damage_is_verified_by_name(few: Path, tmp_path: Path) -> None:
     chunk = layout.chunk_file(path, "ct/16", store.cases[1].row)
     chunk.write_bytes(chunk.read_bytes()[::-1])
     layout.chunk_file(path, "xray/small", store.cases[2].row).unlink()
-    first, second = inspect.verify(store)
+    first, second = inspection.verify(store)
     assert "case SYN-0001: its chunk of ct/16 differs from its checksum" in first
     assert "case SYN-0002: its chunk of xray/small cannot be read" in second
 
 
 def test_inspect(whole: Path, tmp_path: Path) -> None:
     store = Store.open(whole)
-    told = json.loads(json.dumps(inspect.summary(store)))
+    told = json.loads(json.dumps(inspection.summary(store)))
     assert told["cases"] == 12
     assert sum(map(len, told["splits"].values())) == 12
     assert told["bytes"]["ct/32"] == 12 * 2 * 32**3
     # The cube is smaller than the body, which the beam sees whole.
     assert 0.5 < told["body_outside_cube"]["median"] < 0.8
     assert told["body_outside_beam"]["small 90°"]["max"] < 0.05
-    assert "12 cases of 12 patients" in inspect.format_summary(told)
-    inspect.contact_sheet(store, tmp_path / "sheet.png")
+    assert "12 cases of 12 patients" in inspection.format_summary(told)
+    inspection.contact_sheet(store, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")

@@ -10,7 +10,7 @@ import pytest
 from chest_volumes import SMALL
 
 from xr2ct.ingest import ingest
-from xr2ct.inspect import verify
+from xr2ct.inspection import verify
 from xr2ct.store import Store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from xr2ct.config import Experiment, load_experiment
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.locks import alone
 from xr2ct.run import Run
-from xr2ct.store import Store
+from xr2ct.store import Store, layout
 from xr2ct.training import checkpoints, start
 from xr2ct.training.distributed import Ranks
 
@@ -118,6 +119,40 @@ def test_a_moved_store_is_not_another(experiment: Experiment, tmp_path: Path, st
     run = begun(experiment, tmp_path)
     shutil.copytree(stores, tmp_path / "moved")
     assert start.earlier_resolution(run, changed(experiment, "data", stores=tmp_path / "moved"), ONE)
+
+
+def test_excluded_cases_are_not_trained_on(experiment: Experiment, tmp_path: Path, stores: Path) -> None:
+    shutil.copytree(stores, tmp_path / "stores")
+    experiment = changed(experiment, "data", stores=tmp_path / "stores")
+    store = tmp_path / "stores" / "lidc-idri.zarr"
+    run = begun(experiment, tmp_path)
+    layout.exclude_file(store).write_text("case,reason\ncase3,upside down\n")
+    _, cases = start.open_training_data(experiment)
+    assert [case.id for case in cases] == ["case0", "case1", "case2", "case4"]
+    with pytest.raises(
+        UserError, match=r"changed since the start: .*; its exclude\.csv now leaves out case3; "
+    ):
+        start.earlier_resolution(run, experiment, ONE)
+    shutil.rmtree(run.path)
+    run = begun(experiment, tmp_path)
+    assert start.earlier_resolution(run, experiment, ONE)
+    layout.exclude_file(store).unlink()
+    with pytest.raises(UserError, match=r"its exclude\.csv no longer leaves out case3; start a new run"):
+        start.earlier_resolution(run, experiment, ONE)
+
+
+def test_no_training_case_left(
+    experiment: Experiment, tmp_path: Path, make_store: Callable[..., Store]
+) -> None:
+    store = make_store(16, folder=tmp_path)
+    root = json.loads((store.path / "zarr.json").read_text())
+    root["attributes"]["cases"][4]["split"] = "test"
+    (store.path / "zarr.json").write_text(json.dumps(root))
+    rows = "".join(f"case{row},blurred\n" for row in range(4))
+    layout.exclude_file(store.path).write_text("case,reason\n" + rows)
+    told = r"0 cases in the training split, expected some \(4 cases of the store are excluded"
+    with pytest.raises(UserError, match=told):
+        start.open_training_data(changed(experiment, "data", stores=tmp_path))
 
 
 def test_other_versions_warn(

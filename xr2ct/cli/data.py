@@ -89,7 +89,7 @@ def add_inspect(commands: Any) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> None:
-    from xr2ct.inspect import contact_sheet, format_summary, summary, verify
+    from xr2ct.inspection import contact_sheet, format_summary, summary, verify
     from xr2ct.store import Store
 
     store = Store.open(args.store)

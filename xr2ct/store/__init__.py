@@ -6,6 +6,7 @@ STORE/ct/64/…              int16 HU (case, z, y, x), one volume a chunk, not c
 STORE/xray/x2ct/…          float32 line integrals (case, view, row, col), one case a chunk, not compressed
 STORE/cases/ID.json        what is known of a case, and the SHA-256 of each of its chunks
 STORE/refused.csv          what was not taken, and why
+STORE/exclude.csv          cases that a person rejected, and why; their chunks stay
 """
 
 from __future__ import annotations

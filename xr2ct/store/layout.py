@@ -60,6 +60,10 @@ def refused_file(store: Path) -> Path:
     return store / "refused.csv"
 
 
+def exclude_file(store: Path) -> Path:
+    return store / "exclude.csv"
+
+
 def group_attributes(store: Path) -> dict[str, Any]:
     """What a store says of itself; `UserError` where it is none, or one of another schema."""
     file = store / "zarr.json"

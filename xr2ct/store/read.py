@@ -15,6 +15,7 @@ from xr2ct.cohorts.names import SPLITS
 from xr2ct.errors import UserError, WorkFailed, nearest
 from xr2ct.projection.geometry import Geometry
 from xr2ct.store import layout
+from xr2ct.store.exclude import installed_exclude
 from xr2ct.store.layout import XraySet, ct_array, xray_array
 
 
@@ -42,7 +43,12 @@ class Store:
     """
 
     def __init__(
-        self, path: Path, attributes: dict[str, Any], cases: list[Case], xrays: list[XraySet]
+        self,
+        path: Path,
+        attributes: dict[str, Any],
+        cases: list[Case],
+        xrays: list[XraySet],
+        excluded: dict[str, str],
     ) -> None:
         """Use `Store.open`."""
         self.path = path
@@ -50,30 +56,39 @@ class Store:
         self.cube_mm: float = attributes["cube_mm"]
         self.cases = cases
         """In row order."""
+        self.excluded = excluded
+        """Case → reason, of STORE/exclude.csv."""
         self.sizes: tuple[int, ...] = tuple(attributes["sizes"])
         self.geometries: dict[str, Geometry] = {x.geometry.name: x.geometry for x in xrays}
         self._angles = {x.geometry.name: x.angles for x in xrays}
         self._verified: set[tuple[str, int]] = set()
 
     @classmethod
-    def open(cls, path: Path) -> Store:
-        """The store at a path.
+    def open(cls, path: Path, *, excluded: bool = False) -> Store:
+        """The store at a path, without the cases that its exclude.csv names unless `excluded`.
 
-        Raises `UserError` where there is none, of another schema, or with no case visible yet, and
-        `StoreError` where the file of a visible case is missing or damaged.
+        Raises `UserError` where there is none, of another schema, with no case visible yet or with none that
+        is not excluded, or with an exclude.csv that is not right, and `StoreError` where the file of a
+        visible case is missing or damaged.
         """
         path = Path(path)
         attributes = layout.group_attributes(path)
         if not attributes["cases"]:
             raise UserError(f"{path}: no case is visible yet; the same `xr2ct ingest` as before completes it")
+        reasons = installed_exclude(path, [c["id"] for c in attributes["cases"]])
+        kept = [c for c in attributes["cases"] if excluded or c["id"] not in reasons]
+        if not kept:
+            raise UserError(
+                f"{path}: each of its {len(reasons)} cases is excluded by {layout.exclude_file(path)}; "
+                "removing a line there brings a case back"
+            )
         for size in attributes["sizes"]:
             layout.array_attributes(path, ct_array(size), (size,) * 3, "int16")
         xrays = [_xray_set(path, name) for name in attributes["geometries"]]
         cases = [
-            Case(c["id"], c["patient"], c["split"], c["row"], _case_attributes(path, c["id"]))
-            for c in attributes["cases"]
+            Case(c["id"], c["patient"], c["split"], c["row"], _case_attributes(path, c["id"])) for c in kept
         ]
-        return cls(path, attributes, cases, xrays)
+        return cls(path, attributes, cases, xrays, reasons)
 
     def angles(self, geometry: str) -> tuple[float, ...]:
         """Degrees, in the order of the views; `UserError` for a geometry that the store has not."""

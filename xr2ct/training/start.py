@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -68,9 +68,10 @@ def training_cases(experiment: Experiment, store: Store) -> list[Case]:
     cases = store.split("train")
     wanted = experiment.data.train_cases
     if not cases or (wanted is not None and wanted > len(cases)):
-        raise UserError(
-            f"{store.path}: {len(cases)} cases in the training split, expected {wanted or 'some'}"
-        )
+        told = f"{store.path}: {len(cases)} cases in the training split, expected {wanted or 'some'}"
+        if store.excluded:
+            told += f" ({len(store.excluded)} cases of the store are excluded by its exclude.csv)"
+        raise UserError(told)
     if wanted is None:
         return cases
     order = generator(experiment.seed, "train_cases").permutation(len(cases))
@@ -104,12 +105,13 @@ def earlier_resolution(run: Run, experiment: Experiment, ranks: Ranks) -> Resolv
         return None
     resolved = run.experiment().resolved
     assert resolved is not None
-    now = provenance.store_checksums(experiment)
+    now, excluded = provenance.stores(experiment)
     for cohort in sorted(resolved.stores.keys() & now.keys()):
         if resolved.stores[cohort] == now[cohort]:
             continue
         told = f"{run.path}: the store of {cohort} has changed since the start: "
         told += f"{resolved.stores[cohort]} → {now[cohort]}"
+        told += _exclusions(resolved.excluded.get(cohort, []), excluded.get(cohort, []))
         if cohort == experiment.data.cohort:
             raise UserError(f"{told}; start a new run, or bring that store back")
         log.warning("%s", told)
@@ -127,15 +129,30 @@ def earlier_resolution(run: Run, experiment: Experiment, ranks: Ranks) -> Resolv
 
 def resolve(experiment: Experiment, store: Store, ranks: Ranks, precision: Precision) -> Resolved:
     """What a run's start finds out, once."""
+    checksums, excluded = provenance.stores(experiment)
     return Resolved(
         precision=precision,
         world_size=ranks.world_size,
         geometry=store.geometries[experiment.data.geometry].as_attributes(),
         cube_mm=store.cube_mm,
-        stores=provenance.store_checksums(experiment),
+        stores=checksums,
+        excluded=excluded,
         versions=provenance.versions(),
         commit=provenance.commit(),
     )
+
+
+def _exclusions(before: Sequence[str], now: Sequence[str]) -> str:
+    """How a store's exclude.csv has changed; empty where it has not."""
+    told = ""
+    for what, cases in (
+        ("exclude.csv now leaves out", sorted(set(now) - set(before))),
+        ("exclude.csv no longer leaves out", sorted(set(before) - set(now))),
+    ):
+        if cases:
+            told += f"; its {what} {', '.join(cases[:5])}"
+            told += f" and {len(cases) - 5} more" if len(cases) > 5 else ""
+    return told
 
 
 def write_config(run: Run, experiment: Experiment) -> None:

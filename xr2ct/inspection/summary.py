@@ -1,21 +1,15 @@
-"""Looking at a store: counts, what is cut off, every checksum, and a sheet of pictures."""
+"""What a store holds: cases by split, arrays, and how much of the bodies is cut off."""
 
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xr2ct.cohorts.names import SPLITS
-from xr2ct.store import Case, Store
+from xr2ct.store import Store
 from xr2ct.store.layout import ct_array, xray_array
-
-SHEET_CASES = 6
-SHEET_HU = (-1024.0, 600.0)
-"""Black and white of the contact sheet: lungs and bone both show."""
 
 
 def summary(store: Store) -> dict[str, Any]:
@@ -30,6 +24,7 @@ def summary(store: Store) -> dict[str, Any]:
         "cohort": store.cohort,
         "cube_mm": store.cube_mm,
         "cases": len(store.cases),
+        "excluded": len(store.excluded),
         "patients": len({c.patient for c in store.cases}),
         "splits": {name: [c.id for c in store.split(name)] for name in SPLITS},
         "sizes": list(store.sizes),
@@ -49,6 +44,7 @@ def format_summary(told: dict[str, Any]) -> str:
     splits = ", ".join(f"{name} {len(cases)}" for name, cases in told["splits"].items())
     lines = [
         f"{told['store']}: {told['cohort']}, {told['cases']} cases of {told['patients']} patients ({splits})",
+        *([f"excluded by exclude.csv: {told['excluded']} more"] if told["excluded"] else []),
         f"cube {told['cube_mm']:g} mm at {', '.join(f'{s}³' for s in told['sizes'])}",
     ]
     for name, g in told["geometries"].items():
@@ -62,64 +58,6 @@ def format_summary(told: dict[str, Any]) -> str:
     lines += [f"body outside the beam, {v}: {_percent(q)}" for v, q in told["body_outside_beam"].items()]
     lines += [f"{array}: {size / 1e6:.1f} MB" for array, size in told["bytes"].items()]
     return "\n".join(lines)
-
-
-def verify(store: Store) -> list[str]:
-    """Every chunk of every visible case against its checksum: what is wrong, a line a chunk."""
-    chunks = [(case, array) for case in store.cases for array in store.arrays()]
-    # Threads, since both reading and hashing leave Python's lock.
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda chunk: store.problem(*chunk), chunks)
-        return [
-            f"{store.path}: case {case.id}: its chunk of {array} {problem}"
-            for (case, array), problem in zip(chunks, found, strict=True)
-            if problem
-        ]
-
-
-def contact_sheet(store: Store, out: Path) -> None:
-    """Write a PNG with three middle planes and two X-rays of a few cases, evenly taken over the rows.
-
-    Planes are shown as a reader sees them: patient's right on the left, head and front up; front on the left
-    in the sagittal one.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    count = min(SHEET_CASES, len(store.cases))
-    cases = [store.cases[i] for i in np.linspace(0, len(store.cases) - 1, count).round().astype(int)]
-    figure = Figure(figsize=(11, 2.4 * count), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, case in zip(figure.subplots(count, 5, squeeze=False), cases, strict=True):
-        for axis, (title, picture, limits) in zip(axes, _pictures(store, case), strict=False):
-            axis.imshow(picture, cmap="gray", vmin=limits[0], vmax=limits[1])
-            axis.set_title(title, fontsize=8)
-        for axis in axes:
-            axis.set_axis_off()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=100)
-
-
-def _pictures(store: Store, case: Case) -> list[tuple[str, np.ndarray, tuple[float, float]]]:
-    size = max((s for s in store.sizes if s <= 128), default=min(store.sizes))
-    ct, middle = store.volume(case, size), size // 2
-    outside = 100 * case.attributes["body_outside_cube"]
-    pictures = [
-        (f"{case.id}, {case.split}", ct[middle], SHEET_HU),
-        (f"{outside:.0f} % of the body cut off", ct[::-1, middle], SHEET_HU),
-        (f"{size}³, {store.cube_mm:g} mm", ct[::-1, :, middle], SHEET_HU),
-    ]
-    for name in list(store.geometries)[:1]:
-        angles = _frontal_and_lateral(store.angles(name))
-        for angle, view in zip(angles, store.xray(case, name, angles), strict=True):
-            pictures.append((f"{name}, {angle:g}°", view, (0.0, float(view.max()))))
-    return pictures
-
-
-def _frontal_and_lateral(angles: tuple[float, ...]) -> list[float]:
-    """The views nearest 0° and 90°; one of them where there is but one."""
-    nearest = [min(angles, key=lambda a: abs((a - wanted + 180) % 360 - 180)) for wanted in (0.0, 90.0)]
-    return list(dict.fromkeys(nearest))
 
 
 def _quantiles(values: list[float]) -> dict[str, float]:

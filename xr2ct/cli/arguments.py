@@ -70,6 +70,10 @@ def positives(text: str) -> tuple[int, ...]:
     return tuple(positive(part) for part in text.split(","))
 
 
+def words(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
+
+
 def angles(text: str) -> tuple[float, ...]:
     from xr2ct.projection.geometry import parse_angle
 

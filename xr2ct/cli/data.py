@@ -16,6 +16,7 @@ from xr2ct.cli.arguments import (
     positives,
     print_result,
     stated_geometry,
+    words,
 )
 from xr2ct.errors import WorkFailed
 
@@ -41,6 +42,24 @@ def run_phantom(args: argparse.Namespace) -> None:
         workers=args.workers or os.cpu_count() or 1,
     )
     print(f"{len(folders)} synthetic chests of {args.cohort} in {args.folder}")
+
+
+def add_fetch(commands: Any) -> None:
+    p = command(commands, "fetch", run_fetch, "download a cohort's collection from the Imaging Data Commons")
+    p.add_argument("cohort")
+    p.add_argument("--to", type=Path, required=True, metavar="DIR")
+    p.add_argument("--modalities", type=words, default=None, metavar="CT[,DX,CR]")
+    p.add_argument("--patients", nargs="+", default=(), metavar="ID", help="these PatientIDs alone")
+    p.add_argument("--dry-run", action="store_true", help="say size, licence and citation, and stop")
+
+
+def run_fetch(args: argparse.Namespace) -> None:
+    from xr2ct.cohorts.fetch import MODALITIES, download, select
+
+    selection = select(args.cohort, args.modalities or MODALITIES, args.patients)
+    print(selection, flush=True)
+    if not args.dry_run:
+        print(f"{download(selection, args.to)} series fetched to {args.to}")
 
 
 def add_ingest(commands: Any) -> None:
@@ -126,4 +145,4 @@ def run_project(args: argparse.Namespace) -> None:
         print(path)
 
 
-COMMANDS = (add_phantom, add_ingest, add_inspect, add_project)
+COMMANDS = (add_phantom, add_fetch, add_ingest, add_inspect, add_project)

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr2ct.cohorts.splits import assign_splits, read_split_list
+from xr2ct.cohorts.catalogue import cohort
+from xr2ct.cohorts.draw_splits import draw, write_lists
+from xr2ct.cohorts.names import COHORTS
+from xr2ct.cohorts.splits import assign_splits, read_split_list, resolve_splits
 from xr2ct.errors import UserError
+from xr2ct.shipped import shipped
 
 
 def _names(count: int) -> list[str]:
@@ -85,3 +89,50 @@ def test_wrong_lists(tmp_path, text, message):
 def test_a_list_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="not readable as a split list"):
         read_split_list(tmp_path / "none.csv")
+
+
+class TestNamedSplits:
+    def test_lidc_is_near_the_papers_with_nobody_on_two_sides(self):
+        listed = resolve_splits("lidc-idri")
+        # Patients with two CT scans in the collection.
+        twice = {f"LIDC-IDRI-{n:04d}" for n in (132, 151, 315, 332, 355, 365, 442, 484)}
+        scans = Counter()
+        for patient, split in listed.items():
+            scans[split] += 2 if patient in twice else 1
+        assert (len(listed), sum(scans.values())) == (1010, 1018)
+        assert scans["test"] == 102
+        assert scans["train"] + scans["val"] == 916
+        assert listed["LIDC-IDRI-0442"] == "train"
+
+    @pytest.mark.parametrize("name", COHORTS)
+    def test_lists_are_what_the_function_draws(self, name):
+        listed = resolve_splits(cohort(name).splits)
+        assert listed == draw(name, list(listed))
+        assert len(listed) == cohort(name).patients
+
+    def test_lists_are_what_the_index_holds(self, tmp_path):
+        pytest.importorskip("idc_index")
+        write_lists(tmp_path)
+        for name in COHORTS:
+            assert (tmp_path / f"{name}.csv").read_bytes() == shipped(f"splits/{name}.csv").read_bytes()
+
+    def test_no_patient_is_in_two_cohorts(self):
+        met = Counter(patient for name in COHORTS for patient in resolve_splits(name))
+        assert max(met.values()) == 1
+
+    def test_words_paths_and_names(self, tmp_path, monkeypatch):
+        assert resolve_splits("seeded") == "seeded"
+        assert resolve_splits("test") == "test"
+        file = tmp_path / "lctsc"
+        file.write_text("patient,split\nA,val\n")
+        assert resolve_splits(file) == {"A": "val"}
+        assert resolve_splits(str(file)) == {"A": "val"}
+        file.rename(tmp_path / "mine.csv")
+        monkeypatch.chdir(tmp_path)
+        assert resolve_splits("mine.csv") == {"A": "val"}
+
+    def test_unknown_names_tell_the_nearest(self):
+        with pytest.raises(UserError, match="did you mean 'seeded'"):
+            resolve_splits("seed")
+        with pytest.raises(UserError, match="did you mean 'lidc-idri'"):
+            resolve_splits("lidc")

@@ -96,16 +96,13 @@ class Selection:
         told = ", ".join(f"{count} {modality}" for modality, count in counts.items())
         lines = [
             f"{self.name}: {self.cohort.collection}, Imaging Data Commons {self.release}",
-            f"size      {gigabytes(self.size)}: {told} series of {len(self.patients)} patients",
+            f"size      {readable(self.size)}: {told} series of {len(self.patients)} patients",
             f"licence   {', '.join(self.licenses)}",
             f"doi       https://doi.org/{self.cohort.doi}",
             f"cite      {self.cohort.citation}",
         ]
         if self.cohort.non_commercial:
-            lines.insert(
-                3,
-                "          NC: no commercial use of the images, nor of what the licence counts as made from them",
-            )
+            lines.insert(3, "          NC: no commercial use of the images, nor of what is derived from them")
         return "\n".join(lines)
 
 
@@ -176,9 +173,10 @@ def download(selection: Selection, to: Path) -> int:
     return len(missing)
 
 
-def gigabytes(size: int) -> str:
+def readable(size: int) -> str:
     """Bytes as people say them."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= u or n == "kB")
+    return f"{size / unit:.1f} {name}"
 
 
 @cache
@@ -269,7 +267,7 @@ def _problem(series: Series, folder: Path) -> str:
     if len(sizes) != series.files:
         return f"{len(sizes)} files of {series.files}"
     if sum(sizes) < 0.99 * series.size:
-        return f"{gigabytes(sum(sizes))} of {gigabytes(series.size)}"
+        return f"{readable(sum(sizes))} of {readable(series.size)}"
     return ""
 
 
@@ -277,7 +275,7 @@ def _check_space(to: Path, size: int) -> None:
     there = next(place for place in (to, *to.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < size:
-        raise WorkFailed(f"{to}: {gigabytes(size)} are to come and {gigabytes(free)} are free")
+        raise WorkFailed(f"{to}: {readable(size)} are to come and {readable(free)} are free")
 
 
 def _check_network(selection: Selection) -> None:

@@ -24,8 +24,10 @@ def resolve_splits(value: str | Path) -> Mapping[str, str] | Literal["seeded", "
     text with a folder or ``.csv`` in it) for patient → split, by which patients in no line are left out.
     Raises `UserError` for an unknown name, with the nearest valid one, and for an unreadable list.
     """
-    if value == "seeded" or value == "test":
-        return value
+    if value == "seeded":
+        return "seeded"
+    if value == "test":
+        return "test"
     if isinstance(value, Path) or "/" in value or value.endswith(".csv"):
         return read_split_list(Path(value))
     lists = {path.stem: path for path in shipped("splits").glob("*.csv")}

@@ -236,8 +236,7 @@ def test_attributes_hold_no_identifier(tmp_path, chest, write_series):
         "kernel": "B30f",
         "contrast": True,
         "kvp": None,
-        "manufacturer": "SCANNERS",
-        "model": None,
+        "manufacturer": "unrecognised",
     }
     assert "Planted" not in json.dumps(attributes)
 

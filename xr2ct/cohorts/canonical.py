@@ -50,7 +50,7 @@ def canonical_cubes(
     if ends.coverage < min_lung_coverage:
         raise Refused(f"the scan cuts the lungs: {ends.cut()}")
     if remove_table:
-        clear_table(native.hu, body, native.spacing_mm)
+        clear_table(native.hu, blocks, body, native.spacing_mm)
     # The first block's centre lies half a block, less half a voxel, inside the first voxel's centre.
     shift = [0.5 * (block - voxel) for block, voxel in zip(block_mm, native.spacing_mm, strict=True)]
     z, y, x = (

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
+from xr2ct.cohorts import vocabulary
 from xr2ct.cohorts.headers import Unreadable, read_header
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.series import MIN_SLICES
@@ -41,7 +42,6 @@ _OPTIONAL = [
     "SliceThickness",
     "KVP",
     "Manufacturer",
-    "ManufacturerModelName",
 ]
 
 
@@ -271,11 +271,10 @@ def _attributes(header: Dataset, slices: int, spacing_mm: tuple[float, float, fl
         "slices": slices,
         "spacing_mm": [round(value, 6) for value in spacing_mm],
         "thickness_mm": _optional_number(header, "SliceThickness"),
-        "kernel": _text(header, "ConvolutionKernel") or None,
+        "kernel": vocabulary.kernel(_text(header, "ConvolutionKernel")) or None,
         "contrast": agent not in ("", "NO", "NONE", "N"),
         "kvp": _optional_number(header, "KVP"),
-        "manufacturer": _text(header, "Manufacturer") or None,
-        "model": _text(header, "ManufacturerModelName") or None,
+        "manufacturer": vocabulary.manufacturer(_text(header, "Manufacturer")) or None,
     }
 
 

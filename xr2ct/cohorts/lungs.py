@@ -23,10 +23,15 @@ TABLE_MM = 15.0
 COUCH_MM = 200.0
 COUCH_DEPTH = 0.35
 """A hole wider than this and flatter than this part of its width is the inside of a hollow couch."""
-MIN_LUNGS_ML = 300.0
-"""Less air inside a body is bowel or sinus."""
+LEAST_AIR = 0.3
+"""Litres; less air inside a body is bowel or sinus."""
+SMALLEST_LUNG = 0.1
+"""Litres of the larger lung at least."""
 SECOND_LUNG = 0.2
 """The smallest part of the larger lung that a separate piece of air has to reach to be the other one."""
+GAS_HU = -920.0
+"""Air whose upper quartile lies below is gas, of bowel or windpipe: −942 at most on real scans, while that of
+hyperinflated, emphysematous lungs is −899."""
 
 _WORKING_MM = 3.6
 _IN_PLANE = np.zeros((3, 3, 3), bool)
@@ -84,6 +89,16 @@ def find_body_and_lungs(blocks: np.ndarray, spacing_mm: Spacing) -> tuple[np.nda
     return body, _air_inside(blocks, body, spacing_mm)
 
 
+def without_shells(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """Tissue of a volume that `coarse` has made, without what is less than `SHELL_MM` to either side."""
+    return _open_by_ball(blocks > TISSUE_HU, SHELL_MM, spacing_mm)
+
+
+def thick_tissue(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """Tissue of a volume that `coarse` has made, without what a box of 30 mm does not fit into."""
+    return _open_by_box(without_shells(blocks, spacing_mm), TABLE_MM, spacing_mm)
+
+
 def block_factors(spacing_mm: Spacing) -> list[int]:
     """Voxels a block of `coarse` has on each axis."""
     return [max(1, int(_WORKING_MM / step)) for step in spacing_mm]
@@ -100,7 +115,7 @@ def _on_coarse(
 
 
 def _body(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    tissue = _largest(_open_by_ball(blocks > TISSUE_HU, SHELL_MM, spacing_mm))
+    tissue = _largest(without_shells(blocks, spacing_mm))
     holes = _holes_in_plane(tissue)
     pieces, _ = ndimage.label(holes)
     for number, extent in enumerate(ndimage.find_objects(pieces), start=1):
@@ -117,13 +132,35 @@ def _lungs(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 
 
 def _air_inside(blocks: np.ndarray, body: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """The larger lung, or both where airways join them, and a second piece of air that lies beside it."""
     pieces, _ = ndimage.label(body & (blocks <= TISSUE_HU))
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    kept = sizes >= max(1.0, SECOND_LUNG * sizes.max())
-    if sizes[kept].sum() * math.prod(spacing_mm) / 1000 < MIN_LUNGS_ML:
+    litres = np.bincount(pieces.ravel()) * math.prod(spacing_mm) / 1e6
+    litres[0] = 0
+    extents = ndimage.find_objects(pieces)
+    found: list[int] = []
+    for number in map(int, litres.argsort()[::-1]):
+        if litres[number] < (SECOND_LUNG * litres[found[0]] if found else SMALLEST_LUNG):
+            break
+        where = extents[number - 1]
+        if found and not _beside(where[0], extents[found[0] - 1][0]):
+            continue
+        if not _gas(blocks[where], pieces[where] == number):
+            found.append(number)
+    if litres[found].sum() < LEAST_AIR:
         return np.zeros_like(body)
-    return kept[pieces]
+    return np.isin(pieces, found)
+
+
+def _beside(one: slice, other: slice) -> bool:
+    """Whether most of one extent from feet to head is the other's too: bowel lies below the lungs."""
+    common = min(one.stop, other.stop) - max(one.start, other.start)
+    return common > 0.5 * (one.stop - one.start)
+
+
+def _gas(blocks: np.ndarray, piece: np.ndarray) -> bool:
+    """Whether a piece of air holds nothing else, away from its wall: no vessel, no tissue of a lung."""
+    inner = ndimage.binary_erosion(piece)
+    return not inner.any() or float(np.percentile(blocks[inner], 75)) < GAS_HU
 
 
 def _open_by_ball(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:

@@ -7,4 +7,12 @@ from xr2ct.inspection.summary import format_summary, summary
 from xr2ct.inspection.verify import verify
 from xr2ct.store.exclude import install_exclude, read_exclude
 
-__all__ = ["contact_sheet", "format_summary", "install_exclude", "read_exclude", "summary", "verify"]
+__all__ = [
+    "contact_sheet",
+    "format_summary",
+    "install_exclude",
+    "read_exclude",
+    "summary",
+    "verify",
+    "write_page",
+]

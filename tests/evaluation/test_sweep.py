@@ -17,6 +17,7 @@ from xr2ct.evaluation.leaderboard import read_leaderboard
 from xr2ct.evaluation.results import Row, read_results, read_rows, result_file
 from xr2ct.evaluation.sweep import Sweep, evaluate
 from xr2ct.projection.geometry import Geometry
+from xr2ct.reporting.tables import ordered
 from xr2ct.run import Run
 from xr2ct.store import Store, layout
 from xr2ct.window import HuWindow
@@ -26,6 +27,7 @@ PAIRS = [("lctsc", "test"), ("lidc-idri", "test"), ("lidc-idri", "val")]
 METHODS = {"prior-mean", "prior-nearest", "truth"}
 
 MakeRun = Callable[..., Run]
+MakeStore = Callable[..., Store]
 
 
 def truth(stores: Path, cohort: str, case: str) -> np.ndarray:
@@ -250,3 +252,46 @@ def test_without_reprojection(make_run: MakeRun) -> None:
 def test_no_store_at_all_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no store with a case to score"):
         evaluate(make_run({500: 0.3}, stores=str(tmp_path)))
+
+
+class TestOwnCohorts:
+    """A laboratory's own cohort is evaluated, ordered and trained on like the seven."""
+
+    @pytest.fixture
+    def ward(
+        self, tmp_path: Path, stores: Path, store_writer: MakeStore, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        """A folder of stores with `ward-7.b` beside the others."""
+        folder = tmp_path / "stores"
+        shutil.copytree(stores, folder)
+        store_writer(folder, "ward-7.b", {"val": 1, "test": 2, "train": 1}, seed=2)
+        (tmp_path / "own.yaml").write_text("ward-7.b: {}\n")
+        monkeypatch.setenv("XR2CT_COHORTS", str(tmp_path / "own.yaml"))
+        return folder
+
+    def test_it_is_scored_after_the_seven(self, make_run: MakeRun, ward: Path) -> None:
+        run = make_run({0: 0.5}, stores=str(ward))
+        evaluate(run, cohorts=["ward-7.b"])
+        evaluate(run, cohorts=["lctsc"])
+        board = [(row["cohort"], row["split"]) for row in read_leaderboard(run)]
+        assert list(dict.fromkeys(board)) == [("lctsc", "test"), ("ward-7.b", "test")]
+        assert [r.cohort for r in ordered(read_results(run))][-1] == "ward-7.b"
+
+    def test_the_one_trained_on_is_always_evaluated_and_chooses(self, make_run: MakeRun, ward: Path) -> None:
+        run = make_run({0: 0.5}, stores=str(ward), cohort="ward-7.b")
+        done = evaluate(run)
+        assert ("ward-7.b", "val") in {(r.cohort, r.split) for r in read_results(run)}
+        assert done.best == 0
+
+
+def test_nobody_learnt_from_is_tested_on(
+    make_run: MakeRun, stores: Path, store_writer: MakeStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stores"
+    shutil.copytree(stores, folder)
+    store_writer(folder, "anti-pd-1", {"test": 1})  # the volume of the first of lidc-idri's train split
+    run = make_run({0: 0.5}, stores=str(folder))
+    with pytest.raises(UserError, match=r"the same volume.*lidc-idri-train0.*anti-pd-1-test0"):
+        evaluate(run)
+    assert not read_results(run)
+    evaluate(run, cohorts=["lctsc"])

@@ -191,3 +191,20 @@ def test_one_process_a_run(tmp_path: Path) -> None:
         start.held_by_one(run, ONE),
     ):
         pass
+
+
+def test_nobody_to_learn_from_is_tested_on(experiment: Experiment, tmp_path: Path) -> None:
+    learnt = experiment.data.stores / "lidc-idri.zarr"
+    shutil.copytree(learnt, tmp_path / learnt.name)
+    tested = tmp_path / "lctsc.zarr"
+    shutil.copytree(learnt, tested)
+    text = (tested / "zarr.json").read_text().replace('"train"', '"test"').replace("lidc-idri", "lctsc")
+    (tested / "zarr.json").write_text(text)
+    both = changed(experiment, "data", stores=tmp_path)
+    with pytest.raises(UserError, match=r"the same patient: case case0 .* \(5 such cases in all\)"):
+        start.open_training_data(both)
+    start.open_training_data(changed(both, "evaluation", cohorts=("lidc-idri", "anti-pd-1")))
+    (tested / "zarr.json").write_text(
+        "{"
+    )  # a store to test on that cannot be opened keeps no one from training
+    start.open_training_data(both)

@@ -107,10 +107,12 @@ def _compose(run: Run) -> str:
     return csv_text(lines)
 
 
-def _order(result: Result) -> tuple[int, str, float, str]:
-    """By cohort and split; checkpoints in the order of training, then methods by name."""
+def _order(result: Result) -> tuple[int, str, str, float, str]:
+    """By cohort, the seven before a laboratory's own, and split; checkpoints in the order of training, then
+    methods by name."""
     step = math.inf if result.step is None else result.step
-    return (COHORTS.index(result.cohort), result.split, step, result.source)
+    place = COHORTS.index(result.cohort) if result.cohort in COHORTS else len(COHORTS)
+    return (place, result.cohort, result.split, step, result.source)
 
 
 def _shown(result: Result) -> int | str:

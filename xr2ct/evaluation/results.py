@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xr2ct.cohorts.names import COHORTS, SPLITS
+from xr2ct.cohorts.catalogue import NAME
+from xr2ct.cohorts.names import SPLITS
 from xr2ct.evaluation import metrics, reprojection
 from xr2ct.run import Run, step_of, write_atomically
 
@@ -27,7 +28,7 @@ LABELS = ("case", "views", "scaling", "weights", "store")
 ``mapper`` or ``mapper-ema``, empty without a checkpoint. `store`: how the checksum
 of what was scored against begins."""
 
-_FILE = re.compile(rf"({'|'.join(COHORTS)})-({'|'.join(SPLITS)})\.csv")
+_FILE = re.compile(rf"({NAME.pattern})-({'|'.join(SPLITS)})\.csv")
 _CHECKPOINT = re.compile(r"step-\d{6,}")
 
 Row = Mapping[str, Any]

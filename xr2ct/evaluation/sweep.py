@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xr2ct.cohorts.names import COHORTS, check_cohort
+from xr2ct.cohorts.catalogue import catalogue
+from xr2ct.cohorts.names import check_cohort
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.evaluation import priors, reprojection
@@ -32,6 +33,7 @@ from xr2ct.methods.base import Batch
 from xr2ct.models.mapper import Mapper
 from xr2ct.run import Run, step_name
 from xr2ct.store import Store
+from xr2ct.store.apart import check_apart
 from xr2ct.training.start import training_cases
 from xr2ct.weights import Which, load_mapper
 
@@ -110,11 +112,15 @@ def choose_steps(run: Run, steps: str | int | Sequence[int]) -> list[int]:
 
 
 def find_pairs(experiment: Experiment, cohorts: Sequence[str] | None, missing: dict[str, str]) -> list[Pair]:
-    """Splits to score, in the cohorts' order; one not there is noted in `missing`, refused if asked for."""
+    """Splits to score, in the cohorts' order; one not there is noted in `missing`, refused if asked for.
+
+    `UserError` where somebody learnt from is in one of them.
+    """
     data = experiment.data
     asked = {check_cohort(name) for name in cohorts or ()}
     pairs = []
-    for cohort in (c for c in COHORTS if c in (asked or experiment.evaluation.cohorts)):
+    wanted = asked or {data.cohort, *experiment.evaluation.cohorts}
+    for cohort in (c for c in catalogue() if c in wanted):
         try:
             store = _open(experiment, cohort)
         except UserError as error:
@@ -134,6 +140,9 @@ def find_pairs(experiment: Experiment, cohorts: Sequence[str] | None, missing: d
                 _leave_out(missing, f"{cohort}-{split}", f"{store.path}: no case in its {split} split")
     if not pairs:
         raise UserError(f"{data.stores}: no store with a case to score, of {', '.join(missing)}")
+    if data.store(data.cohort).is_dir():
+        tested = {pair.store.path: pair.store for pair in pairs}
+        check_apart(Store.open(data.store(data.cohort)), list(tested.values()))
     return pairs
 
 

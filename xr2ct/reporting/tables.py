@@ -54,7 +54,7 @@ def cohort_table(results: Iterable[Result]) -> Table:
         "against the X-rays that came in; the truth's row is what the volume's grid alone costs. The "
         "checkpoint was chosen on the training cohort's validation split alone."
     )
-    return Table("cohorts", "Seven cohorts", caption, columns, rows)
+    return Table("cohorts", "Cohorts", caption, columns, rows)
 
 
 def paper_table2(results: Iterable[Result], scaling: str) -> Table:
@@ -167,7 +167,7 @@ def _labels(result: Result) -> dict[str, Cell]:
 
 
 def ordered(results: Iterable[Result]) -> Sequence[Result]:
-    """Cohorts in the paper's order, validation before test, checkpoints before priors before the truth."""
+    """The paper's cohorts, then others; validation before test; checkpoints, priors, the truth."""
 
     def key(r: Result) -> tuple[Any, ...]:
         return (*_cohort_order((r.cohort, r.split)), r.step is None, r.source == "truth", r.source, r.run)
@@ -175,9 +175,12 @@ def ordered(results: Iterable[Result]) -> Sequence[Result]:
     return sorted(results, key=key)
 
 
-def _cohort_order(pair: tuple[str, str]) -> tuple[int, str]:
+def _cohort_order(pair: tuple[str, str]) -> tuple[int, str, str]:
+    """A laboratory's own cohorts after the paper's."""
+    cohort, split = pair
     order = [p.cohort for p in paper.TABLE2]
-    return (order.index(pair[0]), {"val": "a", "test": "b"}.get(pair[1], "c"))
+    place = order.index(cohort) if cohort in order else len(order)
+    return (place, cohort, {"val": "a", "test": "b"}.get(split, "c"))
 
 
 def _scaling(scaling: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from xr2ct import provenance
@@ -15,7 +15,8 @@ from xr2ct.locks import alone
 from xr2ct.registry import component
 from xr2ct.run import Run, write_atomically
 from xr2ct.seeds import generator
-from xr2ct.store import Case, Store
+from xr2ct.store import Case, Store, StoreError
+from xr2ct.store.apart import check_apart
 from xr2ct.training import checkpoints
 from xr2ct.training.agreement import from_rank_0
 from xr2ct.training.distributed import Ranks
@@ -51,7 +52,11 @@ def completed(experiment: Experiment) -> Experiment:
 
 
 def open_training_data(experiment: Experiment) -> tuple[Store, list[Case]]:
-    """The store to learn from and its training cases; `UserError` naming what is there instead."""
+    """The store to learn from and its training cases; `UserError` naming what is there instead.
+
+    It is one too where somebody to learn from is tested on, in this store or in another of
+    `evaluation.cohorts` that is there already.
+    """
     data = experiment.data
     path = data.store(data.cohort)
     if not path.is_dir():
@@ -60,7 +65,18 @@ def open_training_data(experiment: Experiment) -> tuple[Store, list[Case]]:
     store = Store.open(path)
     cases = training_cases(experiment, store)
     Source(store, cases, data, experiment.augmentation)  # refuses what the store lacks
+    check_apart(store, _tested_on(experiment))
     return store, cases
+
+
+def _tested_on(experiment: Experiment) -> list[Store]:
+    """Stores to evaluate on that are there; one that cannot be opened is the evaluation's to name."""
+    data, stores = experiment.data, []
+    for cohort in experiment.evaluation.cohorts:
+        if cohort != data.cohort and data.store(cohort).is_dir():
+            with suppress(UserError, StoreError):
+                stores.append(Store.open(data.store(cohort)))
+    return stores
 
 
 def training_cases(experiment: Experiment, store: Store) -> list[Case]:

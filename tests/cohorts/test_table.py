@@ -24,8 +24,8 @@ def _without_table(native: NativeVolume) -> np.ndarray:
 
 @pytest.mark.parametrize("cohort", ["lctsc", "covid-19-ny-sbu"], ids=["arms raised, apart", "arms down"])
 def test_a_phantom_keeps_every_voxel_of_its_body(cohort, monkeypatch):
-    """The phantom knows how much of each voxel is body; its couches are a flat and a curved one. Of a shoulder
-    that slopes out of the last slice a voxel that is body to a quarter may go."""
+    """The phantom knows how much of each voxel is body; its couches are a flat and a curved one. Of a
+    shoulder that slopes out of the last slice a voxel that is body to a quarter may go."""
     drawn = []
 
     def remember(*arguments):

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from xr2ct.cohorts import vocabulary
 from xr2ct.cohorts.headers import Unreadable, read_header
+from xr2ct.cohorts.itk import read_itk
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.series import MIN_SLICES
 from xr2ct.cohorts.volume import AIR_HU, NativeVolume, clip_hu, patient_axes
@@ -31,9 +32,31 @@ SAME_PLACE_MM = 0.01
 TISSUE_HU = -900.0
 """From here up a padding value could be a patient's."""
 
-_GEOMETRY = ["Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"]
-_VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "BitsStored", "PixelRepresentation"]
+SIDE = (16, 4096)
+"""Fewest and most pixels of a slice a side; no scanner makes more than 2048."""
+SPACING_MM = (0.02, 50.0)
+"""Smallest and largest millimetres between pixels or slices."""
+HIGHEST_HU = 131072
+"""Beyond what 16 bits and a slope of 2 can mean."""
+MOST_VOXELS = 400_000_000
+"""Of a scan as it is held, 0.8 GB; of a larger one neighbours are averaged as it is read."""
+
+_REQUIRED = {
+    "Rows": 1,
+    "Columns": 1,
+    "PixelSpacing": 2,
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "RescaleSlope": 1,
+    "RescaleIntercept": 1,
+    "BitsAllocated": 1,
+    "BitsStored": 1,
+    "PixelRepresentation": 1,
+}
+"""Elements that a slice must have, and how many numbers each is."""
 _OPTIONAL = [
+    "SamplesPerPixel",
+    "NumberOfFrames",
     "GantryDetectorTilt",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
@@ -97,7 +120,7 @@ def _stacked(files: Sequence[Path]) -> tuple[list[Slice], float, Dataset]:
         raise Refused(f"too few slices: {len(files)}, at least {MIN_SLICES} are needed")
     first = _header(files[0])
     slices = [_slice(path, _header(path) if place else first) for place, path in enumerate(files)]
-    _check_alike(slices)
+    check_alike(slices)
     return *stack(slices), first
 
 
@@ -105,13 +128,39 @@ def _volume(slices: Sequence[Slice], gap_mm: float, header: Dataset) -> NativeVo
     """Filled slice by slice in patient axes: the volume is held once, and never twice."""
     first = slices[0]
     turn = patient_axes(np.stack([first.normal, first.orientation[1], first.orientation[0]]))
-    shape = (len(slices), *first.shape)
-    steps = (gap_mm, *first.spacing_mm)
-    hu = np.empty([shape[axis] for axis in turn.order], np.int16)
-    for one, place in zip(slices, turn.undo(hu), strict=True):
-        place[:] = _pixels(one)
+    shape, steps = (len(slices), *first.shape), (gap_mm, *first.spacing_mm)
+    together = _averaged(shape)
+    hu = np.empty([shape[axis] // together[axis] for axis in turn.order], np.int16)
+    for number, place in enumerate(turn.undo(hu)):
+        place[:] = _mean(slices[number * together[0] : (number + 1) * together[0]], together[1])
     z, y, x = (steps[axis] for axis in turn.order)
-    return NativeVolume(hu, (z, y, x), _attributes(header, hu.shape[0], (z, y, x)))
+    attributes = _attributes(header, shape[turn.order[0]], (z, y, x))
+    if max(together) > 1:
+        attributes["averaged"] = [together[axis] for axis in turn.order]
+    z, y, x = (steps[axis] * together[axis] for axis in turn.order)
+    return NativeVolume(hu, (z, y, x), attributes)
+
+
+def _averaged(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """How many slices, rows and columns become one, so that at most `MOST_VOXELS` are held: pixels of a
+    matrix above 512² first, slices then."""
+    pixels = 1
+    while math.prod(shape) > MOST_VOXELS * pixels**2 and min(shape[1:]) // (pixels + 1) >= 512:
+        pixels += 1
+    slices = -(-math.prod(shape) // (MOST_VOXELS * pixels**2))
+    return slices, pixels, pixels
+
+
+def _mean(slices: Sequence[Slice], pixels: int) -> np.ndarray:
+    """The mean of slices that become one, over squares of `pixels`; what is left over at the far end goes."""
+    if len(slices) == pixels == 1:
+        return _pixels(slices[0])
+    rows, columns = (side // pixels for side in slices[0].shape)
+    total = np.zeros((rows, columns), np.float32)
+    for one in slices:
+        part = _pixels(one)[: rows * pixels, : columns * pixels]
+        total += part.reshape(rows, pixels, columns, pixels).sum(axis=(1, 3), dtype=np.float32)
+    return np.rint(total / (len(slices) * pixels**2)).astype(np.int16)
 
 
 def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
@@ -126,6 +175,8 @@ def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
     if doubled:
         raise Refused(f"duplicated slices: {doubled} of {len(slices)} lie where another does")
     usual = float(np.median(gaps))
+    if usual > SPACING_MM[1]:
+        raise Refused(f"slices lie {usual:g} mm apart")
     tolerance = max(GAP_TOLERANCE * usual, ROUNDING_MM)
     if np.abs(gaps - usual).max() > tolerance:
         missing = np.rint(gaps / usual) - 1
@@ -150,7 +201,8 @@ def _check_upright(slices: Sequence[Slice], offsets: np.ndarray, along: np.ndarr
         raise Refused(f"slices lie up to {np.linalg.norm(sideways, axis=1).max():.1f} mm aside of each other")
 
 
-def _check_alike(slices: Sequence[Slice]) -> None:
+def check_alike(slices: Sequence[Slice]) -> None:
+    """`Refused` where slices differ in shape, pixels or orientation."""
     first = slices[0]
     for one in slices[1:]:
         if one.shape != first.shape:
@@ -166,12 +218,12 @@ def _check_alike(slices: Sequence[Slice]) -> None:
 
 def _header(path: Path) -> Dataset:
     try:
-        header = read_header(path, [*_GEOMETRY, *_VALUES, *_OPTIONAL])
+        header = read_header(path, [*_REQUIRED, *_OPTIONAL])
     except Unreadable as error:
-        raise Refused(f"{error}", where=path.name) from error
+        raise Refused(str(error), where=path.name) from error
     if header is None:
         raise Refused("not DICOM", where=path.name)
-    missing = [keyword for keyword in [*_GEOMETRY, *_VALUES] if header.get(keyword) in (None, "")]
+    missing = [keyword for keyword in _REQUIRED if header.get(keyword) in (None, "")]
     if missing:
         more = f" and {len(missing) - 1} more elements (truncated?)" if len(missing) > 1 else ""
         raise Refused(f"its header has no {missing[0]}{more}", where=path.name)
@@ -179,21 +231,14 @@ def _header(path: Path) -> Dataset:
 
 
 def _slice(path: Path, header: Dataset) -> Slice:
-    numbers = {
-        keyword: _numbers(path, header, keyword, count)
-        for keyword, count in [
-            ("PixelSpacing", 2),
-            ("ImagePositionPatient", 3),
-            ("ImageOrientationPatient", 6),
-            ("RescaleSlope", 1),
-            ("RescaleIntercept", 1),
-        ]
-    }
+    numbers = {keyword: _numbers(path, header, keyword, count) for keyword, count in _REQUIRED.items()}
+    shape = (int(numbers["Rows"][0]), int(numbers["Columns"][0]))
+    _check_pixels(path, header, shape)
     slope, intercept = float(numbers["RescaleSlope"][0]), float(numbers["RescaleIntercept"][0])
-    if slope == 0:
-        raise Refused("RescaleSlope is 0", where=path.name)
+    if slope <= 0:
+        raise Refused(f"RescaleSlope is {slope:g}", where=path.name)
     spacing = numbers["PixelSpacing"]
-    if spacing.min() <= 0:
+    if spacing.min() < SPACING_MM[0] or spacing.max() > SPACING_MM[1]:
         raise Refused(f"PixelSpacing is {spacing[0]:g}, {spacing[1]:g}", where=path.name)
     orientation = numbers["ImageOrientationPatient"].reshape(2, 3)
     if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-2):
@@ -201,7 +246,7 @@ def _slice(path: Path, header: Dataset) -> Slice:
     tilt = header.get("GantryDetectorTilt")
     return Slice(
         path=path,
-        shape=(int(header.Rows), int(header.Columns)),
+        shape=shape,
         spacing_mm=(float(spacing[0]), float(spacing[1])),
         position=numbers["ImagePositionPatient"],
         orientation=orientation,
@@ -210,6 +255,21 @@ def _slice(path: Path, header: Dataset) -> Slice:
         intercept=intercept,
         padding=_padding(header, slope, intercept),
     )
+
+
+def _check_pixels(path: Path, header: Dataset, shape: tuple[int, int]) -> None:
+    """Refuse what no slice is before memory is asked for it."""
+    if min(shape) < SIDE[0] or max(shape) > SIDE[1]:
+        raise Refused(
+            f"{shape[0]}×{shape[1]} pixels, expected from {SIDE[0]} to {SIDE[1]} a side", where=path.name
+        )
+    for keyword in ("SamplesPerPixel", "NumberOfFrames"):
+        if header.get(keyword) not in (None, "", 1):
+            raise Refused(f"{keyword} is not 1", where=path.name)
+    allocated, stored = header.BitsAllocated, header.BitsStored
+    fits = allocated in (8, 16, 32) and 1 <= stored <= allocated
+    if not fits or header.PixelRepresentation not in (0, 1):
+        raise Refused(f"pixels of {stored} bits in {allocated}, which no CT has", where=path.name)
 
 
 def _numbers(path: Path, header: Dataset, keyword: str, count: int) -> np.ndarray:
@@ -246,13 +306,16 @@ def _in_bits(value: int, bits: int, signed: bool) -> int:
 def _pixels(one: Slice) -> np.ndarray:
     """(row, column) int16 HU; GDCM decompresses and rescales."""
     try:
-        image = sitk.ReadImage(str(one.path), imageIO="GDCMImageIO")
-    except RuntimeError as error:
+        image = read_itk(one.path, "GDCMImageIO")
+    except (RuntimeError, OSError, MemoryError) as error:
         raise Refused("pixels cannot be read (truncated or damaged)", where=one.path.name) from error
     array = sitk.GetArrayViewFromImage(image)
     if array.shape != (1, *one.shape):
-        raise Refused(f"holds {array.shape} pixels where its header says {one.shape}", where=one.path.name)
-    hu = np.rint(array[0]).astype(np.int32) if array.dtype.kind == "f" else array[0].copy()
+        found, expected = ("×".join(map(str, shape)) for shape in (array.shape, (1, *one.shape)))
+        raise Refused(f"holds {found} pixels where its header says {expected}", where=one.path.name)
+    if not -HIGHEST_HU <= float(array.min()) <= float(array.max()) <= HIGHEST_HU:  # or not a number
+        raise Refused(f"pixels from {array.min():g} to {array.max():g} HU", where=one.path.name)
+    hu = np.rint(array[0]).astype(np.int32)
     for low, high in one.padding:
         mask = (array[0] >= low) & (array[0] <= high)
         if high > TISSUE_HU:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import zlib
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from xr2ct.cohorts.itk import itk_name
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.volume import NativeVolume, clip_hu, to_patient_axes
 
-_READERS = {"nifti": "NiftiImageIO", "mha": "MetaImageIO", "nrrd": "NrrdImageIO"}
+MOST_BYTES = 1_500_000_000
+"""Of a volume as its file holds it and as `NativeVolume` does, both of which are there for a while."""
+
+READERS = {"nifti": "NiftiImageIO", "mha": "MetaImageIO", "nrrd": "NrrdImageIO"}
 
 
 def read_image(path: Path, kind: str) -> NativeVolume:
@@ -22,17 +27,17 @@ def read_image(path: Path, kind: str) -> NativeVolume:
     SimpleITK turns each format's own axes (NIfTI is RAS) into LPS.
     """
     try:
-        if kind == "nifti":
-            _check_whole(path)
-        image = sitk.ReadImage(str(path), imageIO=_READERS[kind])
-    except (RuntimeError, OSError, EOFError, zlib.error) as error:
+        with itk_name(path) as name:
+            _check_size(name, kind, path)
+            image = sitk.ReadImage(name, imageIO=READERS[kind])
+    except (RuntimeError, OSError, EOFError, zlib.error, MemoryError) as error:
         raise Refused(f"cannot be read as {kind}", where=path.name) from error
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         shape = "×".join(map(str, image.GetSize()))
         raise Refused(f"expected one 3D volume of single values, found {shape}", where=path.name)
-    array = sitk.GetArrayFromImage(image)
+    array = sitk.GetArrayViewFromImage(image)
     check_hu(array, path.name)
     directions = np.array(image.GetDirection()).reshape(3, 3).T[::-1]
     turned, spacing = to_patient_axes(array, directions, image.GetSpacing()[::-1])
@@ -40,17 +45,30 @@ def read_image(path: Path, kind: str) -> NativeVolume:
     return NativeVolume(clip_hu(turned), spacing, attributes)
 
 
-def _check_whole(path: Path) -> None:
-    """Raise `EOFError` where voxels are missing: ITK's NIfTI reader fills them and goes on."""
+def _check_size(name: str, kind: str, path: Path) -> None:
+    """Raise `Refused` for a volume too large, before memory is asked for it, and `EOFError` where a NIfTI
+    lacks voxels: ITK's reader fills them and goes on."""
     reader = sitk.ImageFileReader()
-    reader.SetImageIO(_READERS["nifti"])
-    reader.SetFileName(str(path))
+    reader.SetImageIO(READERS[kind])
+    reader.SetFileName(name)
     reader.ReadImageInformation()
-    bits = math.prod(reader.GetSize()) * int(reader.GetMetaData("bitpix"))
-    expected = float(reader.GetMetaData("vox_offset")) + bits / 8
+    shape, voxel = reader.GetSize(), sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    bits = int(re.findall(r"\d+", voxel)[0])
+    held = math.prod(shape) * reader.GetNumberOfComponents() * (bits // 8 + (4 if "float" in voxel else 2))
+    if held > MOST_BYTES:
+        many = "×".join(map(str, shape))
+        raise Refused(
+            f"too large: {many} voxels, {voxel}, need {held / 1e9:.1f} GB while they are read, at most "
+            f"{MOST_BYTES / 1e9:g} GB is taken (16-bit signed integers need least)",
+            where=path.name,
+        )
+    if kind != "nifti":
+        return
+    expected = float(reader.GetMetaData("vox_offset"))
+    expected += math.prod(shape) * int(reader.GetMetaData("bitpix")) / 8
     length = 0
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        while part := file.read(1 << 22):
+        while length < expected and (part := file.read(1 << 22)):
             length += len(part)
     if length < expected:
         raise EOFError(f"{length} of {expected:.0f} bytes")

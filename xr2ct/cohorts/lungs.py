@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -58,11 +58,9 @@ def lung_mask(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 def coarse(hu: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, Spacing]:
     """Means over blocks of whole voxels, about 3 mm a side, and their spacing; air fills the last blocks."""
     factors = block_factors(spacing_mm)
-    blocks = hu
-    for axis in (1, 2, 0):
-        blocks = _block_means(blocks, axis, factors[axis])
+    planes = [_block_sums(hu[z : z + factors[0]], factors) for z in range(0, hu.shape[0], factors[0])]
     z, y, x = (step * factor for step, factor in zip(spacing_mm, factors, strict=True))
-    return blocks, (z, y, x)
+    return np.stack(planes) / np.float32(math.prod(factors)), (z, y, x)
 
 
 def whole_blocks(slices: int, spacing_mm: float) -> int:
@@ -70,17 +68,34 @@ def whole_blocks(slices: int, spacing_mm: float) -> int:
     return max(1, slices // block_factors((spacing_mm,) * 3)[0])
 
 
-def _block_means(array: np.ndarray, axis: int, factor: int) -> np.ndarray:
-    """Means of `factor` neighbours by strided sums; NumPy's mean over a short axis is far slower."""
-    before = (slice(None),) * axis
-    shape = list(array.shape)
-    shape[axis] = -(-shape[axis] // factor)
-    total = np.zeros(shape, np.float32)
-    for first in range(factor):
-        part = array[(*before, slice(first, None, factor))]
-        total[(*before, slice(0, part.shape[axis]))] += part
-        total[(*before, slice(part.shape[axis], None))] += AIR_HU
-    return total / factor
+def _block_sums(slab: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """(y, x) float32 sums of the blocks in a slab as thick as they are, by strided sums; NumPy's own over a
+    short axis are far slower."""
+    plane = slab.sum(axis=0, dtype=np.float32) + np.float32(AIR_HU * (factors[0] - len(slab)))
+    short = [-size % factor for size, factor in zip(plane.shape, factors[1:], strict=True)]
+    plane = np.pad(plane, [(0, short[0]), (0, short[1])], constant_values=AIR_HU * factors[0])
+    rows = plane[:: factors[1]].copy()
+    for first in range(1, factors[1]):
+        rows += plane[first :: factors[1]]
+    blocks = rows[:, :: factors[2]].copy()
+    for first in range(1, factors[2]):
+        blocks += rows[:, first :: factors[2]]
+    return blocks
+
+
+def whole_blocks(slices: int, spacing_mm: float) -> int:
+    """Of the blocks that `coarse` makes of so many slices, those that no air was added to; at least one."""
+    return max(1, slices // block_factors((spacing_mm,) * 3)[0])
+
+
+def _block_sums(slab: np.ndarray, factors: Sequence[int]) -> np.ndarray:
+    """(y, x) float32 sums of the blocks in a slab as thick as they are, by strided sums; NumPy's own over a
+    short axis are far slower."""
+    plane = slab.sum(axis=0, dtype=np.float32) + np.float32(AIR_HU * (factors[0] - len(slab)))
+    short = [-size % factor for size, factor in zip(plane.shape, factors[1:], strict=True)]
+    plane = np.pad(plane, [(0, short[0]), (0, short[1])], constant_values=AIR_HU * factors[0])
+    rows = sum(plane[first :: factors[1]] for first in range(factors[1]))
+    return sum(rows[:, first :: factors[2]] for first in range(factors[2]))
 
 
 def find_body_and_lungs(blocks: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:

@@ -29,15 +29,18 @@ def resample(
         axis_weights(count, step, edge, voxel_mm, size)
         for count, step, edge in zip(hu.shape, spacing_mm, first_edge_mm, strict=True)
     )
-    used = np.unique(z.indices)
-    slices = np.empty((len(used), size, size), np.float32)
-    for place, index in enumerate(used):
-        # Relative to air, so that weights missing beyond the scan's border stand for air.
+    # Relative to air, so that weights missing beyond the scan's border stand for air. Slice by slice into the
+    # cube: the scan is never held a second time.
+    cube = np.zeros((size, size, size), np.float32)
+    into = z.tocsc()
+    for index in np.unique(z.indices):
         across = y @ (hu[index].astype(np.float32) - AIR_HU)
-        slices[place] = (x @ across.T).T
-    cube = z[:, used] @ slices.reshape(len(used), size * size)
+        picture = (x @ across.T).T
+        entries = slice(into.indptr[index], into.indptr[index + 1])
+        for place, weight in zip(into.indices[entries], into.data[entries], strict=True):
+            cube[place] += weight * picture
     cube += AIR_HU
-    return np.rint(cube, out=cube).astype(np.int16).reshape(size, size, size)
+    return np.rint(cube, out=cube).astype(np.int16)
 
 
 def axis_weights(

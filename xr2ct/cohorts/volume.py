@@ -28,6 +28,9 @@ class NativeVolume:
     """z, y, x."""
     attributes: dict[str, Any]
     """Kernel, contrast, thickness_mm, manufacturer …; nothing that identifies a patient."""
+    centre_mm: tuple[float, float, float] | None = None
+    """z, y, x of the cube's centre from the centre of the first voxel, where the scan is a cube already; else
+    the lungs are found and centred on."""
 
 
 def clip_hu(hu: np.ndarray) -> np.ndarray:
@@ -35,8 +38,10 @@ def clip_hu(hu: np.ndarray) -> np.ndarray:
 
     Below −1024 lie only a scanner's padding (−2000, −3024) and the ringing of lossy compression.
     """
-    clipped = np.clip(hu, AIR_HU, np.iinfo(np.int16).max)
-    return clipped.astype(np.int16 if np.issubdtype(hu.dtype, np.integer) else np.float32)
+    clipped = np.empty(hu.shape, np.int16 if np.issubdtype(hu.dtype, np.integer) else np.float32)
+    for place, one in zip(clipped, hu, strict=True):  # part by part: the volume is held once more, not twice
+        place[...] = np.clip(one, AIR_HU, np.iinfo(np.int16).max)
+    return clipped
 
 
 def to_patient_axes(

@@ -83,21 +83,6 @@ def _block_sums(slab: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     return blocks
 
 
-def whole_blocks(slices: int, spacing_mm: float) -> int:
-    """Of the blocks that `coarse` makes of so many slices, those that no air was added to; at least one."""
-    return max(1, slices // block_factors((spacing_mm,) * 3)[0])
-
-
-def _block_sums(slab: np.ndarray, factors: Sequence[int]) -> np.ndarray:
-    """(y, x) float32 sums of the blocks in a slab as thick as they are, by strided sums; NumPy's own over a
-    short axis are far slower."""
-    plane = slab.sum(axis=0, dtype=np.float32) + np.float32(AIR_HU * (factors[0] - len(slab)))
-    short = [-size % factor for size, factor in zip(plane.shape, factors[1:], strict=True)]
-    plane = np.pad(plane, [(0, short[0]), (0, short[1])], constant_values=AIR_HU * factors[0])
-    rows = sum(plane[first :: factors[1]] for first in range(factors[1]))
-    return sum(rows[:, first :: factors[2]] for first in range(factors[2]))
-
-
 def find_body_and_lungs(blocks: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:
     """Both masks of a volume that `coarse` has made, the body worked out once."""
     body = _body(blocks, spacing_mm)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import SimpleITK as sitk
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from xr2ct.cohorts.refused import Refusal
-from xr2ct.cohorts.series import Source, choose, find_sources, scan
+from xr2ct.cohorts.series import find_sources, scan
 from xr2ct.errors import UserError
 
 
@@ -64,7 +62,7 @@ def test_what_is_no_slice_is_left_out_and_not_refused(tmp_path, chest, write_ser
     assert [(s.series, len(s.files)) for s in found.sources] == [("1.2.3.1", 24)]
     assert found.refusals == []
     assert sorted(line.reason for line in found.left_out) == [
-        "dose_info page (24 files)",
+        "dose page (24 files)",
         "localizer (24 files)",
         "modality RTSTRUCT (24 files)",
         "screen save (24 files)",
@@ -101,10 +99,10 @@ def test_rubbish_is_refused_by_name_and_the_rest_goes_on(tmp_path, chest, write_
     sources, refusals = find_sources(tmp_path)
 
     assert [s.patient for s in sources] == ["P-1"]
-    assert [(r.patient, r.reason) for r in refusals] == [
-        ("empty", "no image found"),
-        ("letters", "no image found"),
-        ("rubbish", "page.dcm: not DICOM (and 1 more)"),
+    assert refusals == [
+        Refusal("empty", "", "no image found"),
+        Refusal("letters", "", "no image found"),
+        Refusal("rubbish", "", "not DICOM (and 1 more)", "page.dcm"),
     ]
 
 
@@ -130,7 +128,7 @@ def test_an_unreadable_file_spoils_the_one_series_beside_it(tmp_path, chest, wri
     assert [s.patient for s in sources] == ["P-2"]
     (refusal,) = refusals
     assert (refusal.patient, refusal.series) == ("P-1", "1.2.3.1")
-    assert refusal.reason.startswith("023.dcm: ")
+    assert refusal.where == "023.dcm"
 
 
 def test_no_patient_id(tmp_path, chest, write_series):
@@ -165,22 +163,3 @@ def test_links_are_followed_once(tmp_path, chest, write_series):
     (source,), refusals = find_sources(tmp_path / "cohort")
     assert len(source.files) == 24
     assert not refusals
-
-
-def _source(series: str, slices: int, derived: bool = False, patient: str = "P") -> Source:
-    files = tuple(Path(f"{series}-{i}") for i in range(slices))
-    return Source(patient, "study", series, "dicom", files, derived)
-
-
-def test_one_scan_a_patient():
-    thin, thick = _source("1", 200), _source("2", 100)
-    tie, reformat, bolus = _source("0.9", 200), _source("3", 400, derived=True), _source("4", 10)
-    other = _source("7", 30, patient="A")
-
-    chosen, others = choose([thick, reformat, thin, bolus, other, tie])
-
-    assert chosen == [other, tie]
-    assert {r.series for r in others} == {"1", "2", "3", "4"}
-    assert others[0].reason == "not chosen: another series has 200 files, this one 200"
-    assert choose([tie, thin, other, bolus, thick, reformat])[0] == chosen
-    assert choose([bolus, reformat])[0] == [reformat]

@@ -76,12 +76,11 @@ _MAKERS = (
 )
 """In this order: a scan that another firm's program wrote again keeps its scanner's maker."""
 
-MODALITIES = frozenset(
-    (
-        "ANN AR ASMT AU BDUS BI BMD CR CT CTPROTOCOL DG DX ECG EPS ES FID FUSION GM HC HD IO IOL IVOCT IVUS "
-        "KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPV OSS OT PA PLAN PR PT PX REG RESP RF RG RTDOSE "
-        "RTIMAGE RTPLAN RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN TEXTUREMAP TG US VA XA XC"
-    ).split()
+_MODALITY = re.compile(
+    r"ANN|AR|ASMT|AU|BDUS|BI|BMD|CR|CT|CTPROTOCOL|DG|DX|ECG|EPS|ES|FID|FUSION|GM|HC|HD|IO|IOL|IVOCT"
+    r"|IVUS|KER|KO|LEN|LS|M3D|MG|MR|NM|OAM|OCT|OP|OPM|OPT|OPV|OSS|OT|PA|PLAN|PR|PT|PX|REG|RESP|RF|RG"
+    r"|RTDOSE|RTIMAGE|RTPLAN|RTRECORD|RTSEGANN|RTSTRUCT|RWV|SEG|SM|SMR|SR|SRF|STAIN|TEXTUREMAP|TG|US"
+    r"|VA|XA|XC"
 )
 """Defined terms of Modality (0008,0060), retired ones that are still met among them."""
 
@@ -129,4 +128,4 @@ def manufacturer(text: str) -> str:
 def modality(text: str) -> str:
     """A defined term of DICOM's, "" for none, else "unrecognised"."""
     word = text.strip().upper()
-    return word if word in MODALITIES or not word else UNRECOGNISED
+    return word if not word or _MODALITY.fullmatch(word) else UNRECOGNISED

@@ -48,7 +48,7 @@ MEASURES = (
     Measure("histogram", 1, 20.0, "HU {value:.0f} away from the cohort's, usually {low:.0f}–{high:.0f}"),
     Measure("tissue", 0, 12.0, "soft tissue at {value:.0f} HU, cohort {low:.0f} to {high:.0f}"),
     Measure("lung_hu", 0, 25.0, "lungs at {value:.0f} HU, cohort {low:.0f} to {high:.0f}"),
-    Measure("lungs", 0, 0.025, "lungs {value:.0f} % of the cube, cohort {low:.0f}–{high:.0f} %", 100),
+    Measure("lungs", 0, 0.015, "lungs {value:.0f} % of the cube, cohort {low:.0f}–{high:.0f} %", 100),
     Measure(
         "lungs_cut", 1, 0.05, "lungs cut at {value:.0f} % of their widest, cohort {low:.0f}–{high:.0f} %", 100
     ),

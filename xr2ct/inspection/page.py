@@ -126,7 +126,7 @@ def _facts(case: Case, verdict: Verdict | None) -> list[str]:
     if verdict and math.isfinite(verdict.values["lungs_cut"]):
         facts.append(f"lung coverage {100 - 100 * verdict.values['lungs_cut']:.0f} %")
     if outside is not None:
-        facts.append(f"{100 * outside:.0f} % of the body outside")
+        facts.append(f"{100 * outside:.0f} % of the body cut off")
     return facts
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError
+from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.geometry import VIEW_ANGLES, Geometry, parse_angle
 from xr2ct.projection.views import read_view, scale_views
 from xr2ct.weights import Which, checkpoint_geometry, load_mapper
@@ -52,24 +52,6 @@ def reconstruct(
     assert experiment.resolved is not None
     write_volume(hu, experiment.resolved.cube_mm, out, provenance(experiment, checkpoint, files))
     return out
-
-
-def write_volume(hu: np.ndarray, cube_mm: float, out: Path, header: dict[str, str]) -> None:
-    """A cube of HU (z, y, x) centred on the origin of LPS, with its spacing, origin and direction.
-
-    `.npy` holds the array alone. `header` goes into the file where its format has room for it.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npy":
-        np.save(out, hu)
-        return
-    image = sitk.GetImageFromArray(hu)
-    spacing = cube_mm / hu.shape[0]
-    image.SetSpacing((spacing,) * 3)
-    image.SetOrigin((-(cube_mm - spacing) / 2,) * 3)
-    for key, value in header.items():
-        image.SetMetaData(key, value)
-    sitk.WriteImage(image, str(out), useCompression=True)
 
 
 def provenance(experiment: Experiment, checkpoint: Path, files: dict[float, Path]) -> dict[str, str]:

@@ -37,7 +37,8 @@ def canonical_cubes(
 ) -> Canonical:
     """The cube of side `cube_mm` centred on the lungs' bounding box, at each of `sizes` voxels a side.
 
-    Every size is resampled once, straight from the native slices, anti-aliased (see `resample`); outside
+    A scan that is a cube already keeps its centre, and its voxels where that size is asked for.
+    Every other is resampled once, straight from the native slices, anti-aliased (see `resample`); outside
     the scan is air, −1024, and with `remove_table` everything off the patient too: `native.hu` is changed in
     place (see `clear_table`). Raises `Refused` where there are no lungs, or where the scan's ends cut them so
     far that their coverage is below `min_lung_coverage` (see `lung_coverage`).
@@ -53,15 +54,26 @@ def canonical_cubes(
         clear_table(native.hu, blocks, body, native.spacing_mm)
     # The first block's centre lies half a block, less half a voxel, inside the first voxel's centre.
     shift = [0.5 * (block - voxel) for block, voxel in zip(block_mm, native.spacing_mm, strict=True)]
-    z, y, x = (
+    z, y, x = native.centre_mm or (
         middle * step + offset for middle, step, offset in zip(_middle(lungs), block_mm, shift, strict=True)
     )
     edges = [c - cube_mm / 2 for c in (z, y, x)]
     outside = 1 - _fraction_inside(
         body, block_mm, [e - s for e, s in zip(edges, shift, strict=True)], cube_mm
     )
-    cubes = {size: resample(native.hu, native.spacing_mm, edges, cube_mm / size, size) for size in sizes}
+    cubes = {
+        size: np.rint(native.hu).astype(np.int16)
+        if _is_the_cube(native, cube_mm, size)
+        else resample(native.hu, native.spacing_mm, edges, cube_mm / size, size)
+        for size in sizes
+    }
     return Canonical(cubes, (z, y, x), outside)
+
+
+def _is_the_cube(native: NativeVolume, cube_mm: float, size: int) -> bool:
+    """Whether a scan is the very cube that is wanted: filtering it once more would only blur it."""
+    same = native.hu.shape == (size,) * 3 and np.allclose(native.spacing_mm, cube_mm / size, rtol=1e-6)
+    return native.centre_mm is not None and same
 
 
 def _middle(mask: np.ndarray) -> list[float]:

@@ -17,14 +17,14 @@ def read_volume(source: Source) -> NativeVolume:
         from xr2ct.cohorts.dicom import read_series  # here: a volume file is read without pydicom
 
         return read_series(source.files)
-    native = read_image(source.files[0], source.kind)
+    native = _read_file(source.files[0], source.kind)
     if native.hu.shape[0] < MIN_SLICES:
         raise Refused(f"too few slices: {native.hu.shape[0]}, at least {MIN_SLICES} are needed")
     return native
 
 
 def read_volume_file(path: Path) -> NativeVolume:
-    """One CT: a NIfTI, MHA or NRRD file of any size, or a folder with one usable series.
+    """One CT: a NIfTI, MHA, NRRD or X2CT file of any size, or a folder with one usable series.
 
     Raises `UserError` saying what was found instead, or why it cannot be taken.
     """
@@ -37,9 +37,17 @@ def read_volume_file(path: Path) -> NativeVolume:
         if kind is None:
             known = ", ".join(SUFFIXES)
             raise UserError(f"{path}: expected one of {known}, or the folder of a DICOM series")
-        return read_image(path, kind)
+        return _read_file(path, kind)
     except Refused as reason:
         raise UserError(f"{path}: {reason}") from reason
+
+
+def _read_file(path: Path, kind: str) -> NativeVolume:
+    if kind == "x2ct":
+        from xr2ct.exchange.x2ct import read_x2ct  # here: the others are read without h5py
+
+        return read_x2ct(path)
+    return read_image(path, kind)
 
 
 def _only_source(folder: Path) -> Source:

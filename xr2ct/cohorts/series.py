@@ -29,9 +29,9 @@ SUFFIXES: dict[str, Kind] = {
 MIN_SLICES = 16
 """Fewer are no chest: at 5 mm, the thickest in use, they cover 80 mm."""
 
-_SAYS_NOTHING = {"ct", "image", "img", "volume", "vol", "scan", "chest", "thorax", "series", "data"} | {
-    "ct_xray_data"
-}
+_SAYS_NOTHING = frozenset(
+    ("ct", "image", "img", "volume", "vol", "scan", "chest", "thorax", "series", "data", "ct_xray_data")
+)
 """Stems that name no patient."""
 
 

@@ -1,68 +1,184 @@
-"""Tasks in processes of their own, none of which outlives the command."""
+"""Tasks in processes of their own, none of which outlives the command, and none of which ends it by dying."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
+from multiprocessing.context import ForkServerContext
 
 from tqdm import tqdm
 
 from xr2ct.errors import WorkFailed
-from xr2ct.ingest.prepare import Task
+from xr2ct.ingest.task import Outcome, Task
 
 log = logging.getLogger(__name__)
 
+TIME_LIMIT_S = 1800.0
+"""Of a case: hundreds of times what one takes from a slow network disk."""
 
-def run_tasks(tasks: Sequence[Task], workers: int | None) -> Iterator[tuple[Task, str | None]]:
-    """Each task once it has ended, with the reason where its case was refused.
+_CONTINUES = "what is finished is kept, and the same command continues"
 
-    `workers` is the number of processes, one a core where None. Raises `WorkFailed` where one was killed or
+
+def work(task: Task) -> Outcome:
+    """`case.work` in a worker."""
+    from xr2ct.ingest import case  # here and below torch: the parent need not wait for it
+
+    return case.work(task)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    workers: int | None,
+    limit_s: float = TIME_LIMIT_S,
+    do: Callable[[Task], Outcome] = work,
+) -> Iterator[tuple[Task, Outcome]]:
+    """Each task once it has ended, and how.
+
+    `workers` is the number of processes, one a core where None. A case whose worker dies (for want of memory,
+    or by a fault in a reader's native code) is done again after all others and alone, and refused where that
+    worker dies too; a case that takes longer than `limit_s` is refused. Raises `WorkFailed` where a worker
     could not write.
     """
     if not tasks:
         return
     count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    again: list[Task] = []
+    with tqdm(total=len(tasks), unit="case", disable=None) as bar:
+        for task, ended in _through(tasks, count, limit_s, do):
+            if isinstance(ended, int):
+                log.warning("%s: %s; done again at the end", task.row.case, _death(ended))
+                again.append(task)
+                continue
+            bar.update()
+            yield task, ended
+        for task, ended in _through(again, 1, limit_s, do):
+            bar.update()
+            yield task, Outcome(f"{_death(ended)}, twice") if isinstance(ended, int) else ended
+
+
+def _through(
+    tasks: Sequence[Task], count: int, limit_s: float, do: Callable[[Task], Outcome]
+) -> Iterator[tuple[Task, Outcome | int]]:
+    """Tasks as they end: their outcome, or the exit code of a worker that died."""
     # Forked from a clean server: a fork of this process, in which torch or zarr may have threads, can hang,
     # and spawned workers would each import torch for themselves.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["xr2ct.ingest.case"])
-    pool = ProcessPoolExecutor(count, context, start_worker)
-    continues = "what is finished is kept, and the same command continues"
+    waiting = deque(tasks)
+    idle: list[_Worker] = []
+    busy: dict[connection.Connection, _Worker] = {}
     try:
-        futures = {pool.submit(work, task): task for task in tasks}
-        for future in tqdm(as_completed(futures), total=len(futures), unit="case", disable=None):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise WorkFailed(
-            f"a worker was killed, perhaps for want of memory (fewer --workers need less); {continues}"
-        ) from None
-    except OSError as error:
-        raise WorkFailed(f"{error}; {continues}") from None
+        while waiting or busy:
+            while waiting and len(busy) < count:
+                worker = idle.pop() if idle else _Worker(context, do)
+                worker.start(waiting.popleft(), limit_s)
+                busy[worker.pipe] = worker
+            first = min(worker.deadline for worker in busy.values())
+            ready = set(connection.wait(list(busy), max(0.0, first - time.monotonic())))
+            for pipe, worker in list(busy.items()):
+                if pipe not in ready and time.monotonic() < worker.deadline:
+                    continue
+                del busy[pipe]
+                ended = worker.answer() if pipe in ready else worker.stop(limit_s)
+                if pipe in ready and isinstance(ended, Outcome):
+                    idle.append(worker)
+                yield worker.task, ended
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for worker in [*idle, *busy.values()]:
+            worker.dismiss()
+
+
+class _Worker:
+    """A process with one task at a time, so that whichever task it dies of is known."""
+
+    task: Task
+    deadline: float
+    """When the task is to be over, by the monotonic clock."""
+
+    def __init__(self, context: ForkServerContext, do: Callable[[Task], Outcome]) -> None:
+        self.pipe, far = context.Pipe()
+        self._process = context.Process(target=_serve, args=(far, do), daemon=True)
+        self._process.start()
+        far.close()  # held by the process alone, so that its end is the pipe's end
+
+    def start(self, task: Task, limit_s: float) -> None:
+        """Hand over a task."""
+        self.task, self.deadline = task, time.monotonic() + limit_s
+        try:
+            self.pipe.send(task)
+        except BrokenPipeError:
+            log.debug("a worker died between two tasks")  # which `answer` will say
+
+    def answer(self) -> Outcome | int:
+        """What came of the task once the pipe has something; raises what the task raised."""
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            return self._process.exitcode or 0
+        if isinstance(answer, OSError):
+            raise WorkFailed(f"{answer}; {_CONTINUES}") from answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def stop(self, limit_s: float) -> Outcome:
+        """Kill the process in the midst of a task that takes too long."""
+        self._process.kill()
+        self._process.join()
+        return Outcome(f"took longer than {limit_s / 60:g} minutes")
+
+    def dismiss(self) -> None:
+        """Let the process end, after the task that it may be at."""
+        self.pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: connection.Connection, do: Callable[[Task], Outcome]) -> None:
+    """The life of a worker: tasks until the pipe ends."""
+    start_worker()
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer: Outcome | Exception = do(task)
+        except Exception as error:
+            error.add_note(f"In the worker:\n{traceback.format_exc()}")
+            answer = error
+        try:
+            pipe.send(answer)
+        except BrokenPipeError:
+            return
+        except (pickle.PicklingError, TypeError):
+            pipe.send(RuntimeError(repr(answer)))
 
 
 def start_worker() -> None:
     """One thread a worker, for the same bits whatever the machine; interrupted by the parent's end alone."""
-    import torch  # here and below: the parent need not wait for it
+    import torch
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
-def work(task: Task) -> str | None:
-    """`case.work` in a worker."""
-    from xr2ct.ingest import case
-
-    return case.work(task)
+def _death(code: int) -> str:
+    """An exit code in words; a negative one is a signal's."""
+    if code == -signal.SIGKILL:
+        return "its worker was killed, perhaps for want of memory (fewer --workers need less)"
+    how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+    return f"the reader crashed ({how})"
 
 
 def _follow_parent() -> None:

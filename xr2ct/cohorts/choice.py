@@ -125,10 +125,10 @@ def _lines(sources: Sequence[Source], rule: Rule) -> list[Line]:
 
 
 def _unfit(facts: Facts, rule: Rule) -> str:
-    """What the headers have against a series by the rule; what they do not say is not held against it, but
-    for contrast medium, which a rule that asks for it wants to be sure of."""
+    """What the headers have against a series by the rule. Slices and thickness that they do not tell are not
+    held against it; of contrast and kernel a rule that asks for some wants to be sure."""
     if 0 < facts.slices < rule.min_slices:
-        return f"{facts.slices} slices, at least {rule.min_slices} taken"
+        return f"{facts.slices} slice{'s' * (facts.slices > 1)}, at least {rule.min_slices} taken"
     thickness = facts.thickness_mm or (facts.spacing_mm[0] if facts.spacing_mm else None)
     least, most = rule.thickness_mm
     if thickness is not None and thickness > most + THICKNESS_STEP_MM / 2:

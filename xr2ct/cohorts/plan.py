@@ -206,8 +206,8 @@ def _check_single(path: Path, rows: Mapping[Key, _Row], rule: Rule) -> None:
             first = taken.setdefault((patient, study if rule.scans == "study" else ""), row.number)
             if first != row.number:
                 raise UserError(
-                    f"{path}, line {row.number}: a second yes for one {rule.scans} (the first: line {first}); "
-                    "the cohort's rule takes one, `spare` is for the others"
+                    f"{path}, line {row.number}: a second yes for one {rule.scans} "
+                    f"(the first: line {first}); the cohort's rule takes one, `spare` is for the others"
                 )
 
 

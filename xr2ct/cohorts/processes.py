@@ -46,8 +46,7 @@ def spread(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator
                 raise
         if not unfinished:
             return
-        for item in unfinished:
-            yield item, _alone(work, item, context)
+        yield from _one_by_one(work, unfinished, context)
 
 
 def _through(
@@ -72,12 +71,22 @@ def _through(
             future.cancel()
 
 
-def _alone(work: Callable[[T], R], item: T, context: multiprocessing.context.SpawnContext) -> R | None:
-    with ProcessPoolExecutor(1, context, start_worker) as pool:
-        try:
-            return pool.submit(work, item).result()
-        except BrokenProcessPool:
-            return None
+def _one_by_one(
+    work: Callable[[T], R], items: Iterable[T], context: multiprocessing.context.SpawnContext
+) -> Iterator[tuple[T, R | None]]:
+    """Each item with nothing beside it; None where its process dies."""
+    rest = iter(items)
+    ended = False
+    while not ended:
+        with ProcessPoolExecutor(1, context, start_worker) as pool:
+            for item in rest:
+                try:
+                    yield item, pool.submit(work, item).result()
+                except BrokenProcessPool:
+                    yield item, None
+                    break
+            else:
+                ended = True
 
 
 def start_worker() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,3 +216,12 @@ def test_shares_of_disease_are_those_of_the_table() -> None:
 def test_an_unknown_cohort_is_refused() -> None:
     with pytest.raises(UserError, match="lidc-idri"):
         synthetic_chest(0, "lidc")
+
+
+def test_a_laboratorys_own_cohort_has_no_synthetic_chests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.yaml").write_text("ward: {}\n")
+    monkeypatch.setenv("XR2CT_COHORTS", str(tmp_path / "own.yaml"))
+    with pytest.raises(UserError, match="no synthetic chests of cohort 'ward'"):
+        synthetic_chest(0, "ward")

@@ -27,10 +27,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from xr2ct.cohorts.names import check_cohort
 from xr2ct.cohorts.phantom.grid import Array
 from xr2ct.cohorts.phantom.scanner import MANUFACTURER, WATER_PER_MM, Scan, scan
-from xr2ct.cohorts.phantom.shifts import SHIFTS
+from xr2ct.cohorts.phantom.shifts import SHIFTS, shift_of
 from xr2ct.cohorts.volume import AIR_HU
 from xr2ct.errors import UserError
 from xr2ct.seeds import derive_seed, generator
@@ -52,7 +51,7 @@ def write_cohort(
     Patient number n of a seed is the same whatever else is written and however many `workers` there are.
     Raises `UserError` for an unknown cohort, no patients, or a folder that is a file.
     """
-    check_cohort(cohort)
+    shift_of(cohort)
     if patients < 1 or start < 1:
         raise UserError(f"patients and the first patient's number start at 1, got {patients} and {start}")
     if folder.exists() and not folder.is_dir():

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from xr2ct.cohorts.names import check_cohort
 from xr2ct.cohorts.phantom.chest import draw_chest
 from xr2ct.cohorts.phantom.grid import Array, Grid
 from xr2ct.cohorts.phantom.patient import Patient, draw_patient
-from xr2ct.cohorts.phantom.shifts import SHIFTS, Kernel, Shift
+from xr2ct.cohorts.phantom.shifts import Kernel, Shift, shift_of
 from xr2ct.cohorts.phantom.torso import Profiles
 from xr2ct.cohorts.volume import AIR_HU, NativeVolume
 from xr2ct.seeds import derive_seed, generator
@@ -40,7 +39,7 @@ class Scan:
 
 def scan(seed: int, cohort: str) -> Scan:
     """Draw a patient of a cohort, and scan him; raises `UserError` for an unknown cohort."""
-    shift = SHIFTS[check_cohort(cohort)]
+    shift = shift_of(cohort)
     seed = derive_seed(seed, "phantom", cohort)
     patient = draw_patient(seed, shift)
     rng = generator(seed, "scanner")

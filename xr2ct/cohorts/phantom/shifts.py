@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from xr2ct.errors import UserError, nearest
+
 Finding = Literal[
     "nodule",
     "calcified-nodule",
@@ -248,3 +250,10 @@ SHIFTS: dict[str, Shift] = {
         encoding=Encoding(padding=-2000, localizer="own-series", manufacturer_model="Emotion-like"),
     ),
 }
+
+
+def shift_of(cohort: str) -> Shift:
+    """How a cohort's scans differ; `UserError` for one that is not of the seven, with the nearest of them."""
+    if cohort not in SHIFTS:
+        raise UserError(f"no synthetic chests of cohort {cohort!r}: {nearest(cohort, SHIFTS)}")
+    return SHIFTS[cohort]

@@ -102,7 +102,9 @@ def test_nothing_is_fetched_and_no_text_becomes_markup(page: Path) -> None:
     assert HOSTILE not in text
 
 
-def test_a_geometry_that_is_not_there(store: Path, tmp_path: Path) -> None:
+def test_wrong_requests(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a folder; expected the name of an HTML file"):
+        write_page(Store.open(store), tmp_path)
     with pytest.raises(UserError, match="no X-rays of geometry 'x2tc': did you mean 'x2ct'"):
         write_page(Store.open(store), tmp_path / "page.html", geometry="x2tc")
 
@@ -221,6 +223,7 @@ def test_keys_decide_and_a_reload_keeps_it(browser: Browser) -> None:
     assert browser.focused() == first[4]
     browser.press("k", "\ue013", "\ue012", "k", "k")  # up, left: no further than the first
     assert browser.focused() == first[0]
+    browser.open()
     assert browser.text("#counts") == "995 undecided · 2 accepted · 3 rejected"
     browser.press("\ue007", "no chest at all", "\ue007", "j")  # Enter, twice
     assert browser.focused() == first[1]

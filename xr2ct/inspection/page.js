@@ -113,13 +113,16 @@ function card(one) {
     save();
   });
   title.prepend(score);
-  told.append(title, element("p", "facts", [one.split, ...one.facts].join(" · ")), reasons, choice, note);
+  told.append(title, element("p", "facts", facts(one)), reasons, choice, note);
   article.append(told, tiles(one));
   article.setAttribute("aria-label", one.id);
   article.addEventListener("focusin", () => { select(one); });
   showDecision(article, one);
   return article;
 }
+
+// Lines break between facts, not within one.
+const facts = (one) => [one.split, ...one.facts].map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
 
 function tiles(one) {
   const row = element("div", "tiles");

@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from xr2ct.errors import WorkFailed
+from xr2ct.errors import UserError, WorkFailed
 from xr2ct.inspection.outliers import WORKING_SIZE, Measured, Verdict, judge, measure
 from xr2ct.inspection.thumbnails import strip, tile_names
 from xr2ct.run import write_atomically
@@ -35,8 +35,11 @@ def write_page(store: Store, out: Path, workers: int | None = None, geometry: st
 
     X-rays are those of `geometry`, the store's first one where None. `workers` is the number of processes,
     one a core where None. A case with a damaged chunk comes first and without pictures. Raises `UserError`
-    for a geometry that the store has not, and `WorkFailed` where a worker was killed.
+    for a geometry that the store has not and for a page that cannot be written, and `WorkFailed` where a
+    worker was killed.
     """
+    if out.is_dir():
+        raise UserError(f"{out}: a folder; expected the name of an HTML file to write")
     store = Store.open(store.path, excluded=True)
     geometry = geometry or next(iter(store.geometries), None)
     tiles = tile_names(store, geometry)
@@ -52,8 +55,11 @@ def write_page(store: Store, out: Path, workers: int | None = None, geometry: st
         "key": f"xr2ct-inspection:{store.cohort}:{store.checksum()}",
         "tiles": tiles,
     }
-    write_atomically(Path(out), _render(store, about, told))
-    return Path(out)
+    try:
+        write_atomically(out, _render(store, about, told))
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+    return out
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Small real volumes: a box of tissue with two lungs, as MHA files."""
+"""Small real volumes: a box of tissue with two lungs, as MHA files and DICOM series; radiographs beside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+)
 
 from xr2ct.projection.geometry import Geometry
 
@@ -15,7 +21,7 @@ CUBE_MM = 160.0
 
 
 def chest(seed: int) -> np.ndarray:
-    """(z, y, x) int16 HU at 6 mm: no two seeds alike."""
+    """(z, y, x) int16 HU: no two seeds alike."""
     random = np.random.default_rng(seed)
     z, y, x = np.mgrid[:44, :40, :52].astype(float)
     hu = np.full(z.shape, -1000.0)
@@ -27,8 +33,97 @@ def chest(seed: int) -> np.ndarray:
 
 
 def write_mha(path: Path, hu: np.ndarray) -> None:
-    """A file of 6 mm voxels."""
+    """A file of voxels of 3 mm along z and 6 mm across."""
     image = sitk.GetImageFromArray(hu)
-    image.SetSpacing((6.0, 6.0, 6.0))
+    image.SetSpacing((6.0, 6.0, 3.0))
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))
+
+
+def write_dicom(folder: Path, hu: np.ndarray, patient: str, series: str, **elements: object) -> list[Path]:
+    """A CT series, one file a slice, of the same voxels; `elements` are set by keyword in every slice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for index, plane in enumerate(hu):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPInstanceUID = f"{series}.{index + 1}"
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        values: dict[str, object] = {
+            "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+            "SOPClassUID": CTImageStorage,
+            "SOPInstanceUID": f"{series}.{index + 1}",
+            "Modality": "CT",
+            "PatientID": patient,
+            "StudyInstanceUID": f"{series}.0",
+            "SeriesInstanceUID": series,
+            "StudyDate": "20200229",
+            "SliceThickness": 3,
+            "ImagePositionPatient": [-150.0, -130.0, 3.0 * index],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "PixelSpacing": [6, 6],
+            "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2",
+            "Rows": plane.shape[0],
+            "Columns": plane.shape[1],
+            "BitsAllocated": 16,
+            "BitsStored": 16,
+            "HighBit": 15,
+            "PixelRepresentation": 1,
+            "RescaleSlope": 1,
+            "RescaleIntercept": 0,
+            "PixelData": plane.astype("<i2").tobytes(),
+            **elements,
+        }
+        for keyword, value in values.items():
+            setattr(data, keyword, value)
+        path = folder / f"{index:03d}.dcm"
+        data.save_as(path, enforce_file_format=True)
+        files.append(path)
+    return files
+
+
+def write_radiograph(path: Path, seed: int, patient: str, series: str, **elements: object) -> None:
+    """A DX picture of 400×320 without a letter on it; `elements` are set by keyword."""
+    y, x = np.mgrid[:400, :320] / 400
+    random = np.random.default_rng(seed)
+    chest = 900 - 500 * np.exp(-(((np.abs(x - 0.4) - 0.18) / 0.1) ** 2 + ((y - 0.45) / 0.25) ** 2))
+    pixels = np.rint(chest + random.normal(0, 8, chest.shape)).astype("<u2")
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = f"{series}.1"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    values: dict[str, object] = {
+        "ImageType": ["ORIGINAL", "PRIMARY"],
+        "SOPClassUID": DigitalXRayImageStorageForPresentation,
+        "SOPInstanceUID": f"{series}.1",
+        "Modality": "DX",
+        "PatientID": patient,
+        "StudyInstanceUID": f"{series}.0",
+        "SeriesInstanceUID": series,
+        "StudyDate": "20200304",
+        "BodyPartExamined": "CHEST",
+        "ViewPosition": "PA",
+        "ImagerPixelSpacing": [1.0, 1.0],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": 400,
+        "Columns": 320,
+        "BitsAllocated": 16,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelRepresentation": 0,
+        "PixelData": pixels.tobytes(),
+        **elements,
+    }
+    for keyword, value in values.items():
+        setattr(data, keyword, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+
+
+def cut(file: Path) -> None:
+    """Lose the second half of a file."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

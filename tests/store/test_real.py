@@ -20,7 +20,7 @@ def test_chests_are_kept_and_a_tilted_head_is_refused(real_data: Path, tmp_path:
     source.mkdir()
     for name in ("chest", "tilted"):
         (source / name).symlink_to(real_data / name)
-    report = ingest(source, store, "lidc-idri", [64], [SMALL], angles=(0.0, 90.0), workers=2)
+    report = ingest(source, store, "lidc-idri", [64], [SMALL], (0.0, 90.0), splits="seeded", workers=2)
     assert report.kept.keys() == {"LIDC-IDRI-0001", "ct-64"}
     assert [r.reason.split(":")[0] for r in report.refused] == ["gantry tilt of 18.5°"]
     opened = Store.open(store)

@@ -175,7 +175,7 @@ def test_what_is_no_store(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match="schema 99, this version reads schema 1: ingest"):
         Store.open(folder)
     (folder / "zarr.json").write_text("{")
-    with pytest.raises(UserError, match=r"zarr\.json: damaged"):
+    with pytest.raises(StoreError, match=r"zarr\.json is damaged"):
         Store.open(folder)
 
 

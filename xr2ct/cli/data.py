@@ -93,7 +93,7 @@ def run_ingest(args: argparse.Namespace) -> None:
         angles=args.angles,
         cube_mm=args.cube_mm,
         seed=args.seed,
-        split_list=args.split_list,
+        splits=args.split_list,
         workers=args.workers,
     )
     print_result(report.as_dict(), str(report), args.json)

@@ -1,92 +1,170 @@
-"""From what was found and what was asked for to the tasks that are left. Nothing is written here."""
+"""From what was found and what was asked for to the scans that are wanted. Nothing is written here."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from xr2ct.cohorts.names import IN_DISTRIBUTION
+from xr2ct.cohorts.catalogue import cohort as catalogue_entry
+from xr2ct.cohorts.plan import CohortPlan, Line
+from xr2ct.cohorts.pseudonyms import SAFE_NAME, Names
 from xr2ct.cohorts.refused import Refusal
-from xr2ct.cohorts.series import Source, choose
-from xr2ct.cohorts.splits import assign_splits, read_split_list
+from xr2ct.cohorts.series import Source
+from xr2ct.cohorts.splits import assign_splits, resolve_splits
 from xr2ct.errors import UserError
-from xr2ct.ingest.plan import SAFE_NAME, Plan, Row, row_key, safe_name
+from xr2ct.ingest.plan import Group, Key, Plan, group_of, row_key
 from xr2ct.projection.geometry import EIGHT_ANGLES, NAMED, Geometry
-from xr2ct.store import layout, write
+from xr2ct.store import layout
 from xr2ct.store.layout import XraySet
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is still missing of one row."""
+@dataclass
+class Wanted:
+    """One scan that is to be in the store: the line that says yes and, should it be unreadable, a spare."""
 
-    store: Path
+    source: Source | None
+    """None where the store's own scan stands for it and is not in this source."""
+    group: Group
     index: int
-    row: Row
-    source: Source
-    cube_mm: float
-    sizes: tuple[int, ...]
-    xrays: tuple[XraySet, ...]
+    """Its row."""
+    settled: bool = False
+    """Whether the row was filled before."""
+    instead_of: list[Refusal] = field(default_factory=list)
 
 
-def check_same(store: Path, plan: Plan, cohort: str, cube_mm: float) -> None:
-    """`UserError` where the store is of another cohort or cube."""
-    if plan.cohort != cohort:
-        raise UserError(f"{store}: holds cohort {plan.cohort}, asked for was {cohort}: one store a cohort")
-    if plan.cube_mm != cube_mm:
+@dataclass
+class Wish:
+    """A source's plan as a store can take it."""
+
+    plan: Plan
+    wanted: list[Wanted]
+    spares: Mapping[Group, deque[Line]]
+    """By rank."""
+    left_out: list[Refusal]
+
+
+def check_same(store: Path, held: Plan, asked: Plan) -> None:
+    """`UserError` where the store is of another cohort, cube or salt, or treats the table otherwise."""
+    if held.cohort != asked.cohort:
         raise UserError(
-            f"{store}: its cube is {plan.cube_mm:g} mm, asked for was {cube_mm:g} mm: use a new store"
+            f"{store}: holds cohort {held.cohort}, asked for was {asked.cohort}: one store a cohort"
+        )
+    if held.cube_mm != asked.cube_mm:
+        raise UserError(
+            f"{store}: its cube is {held.cube_mm:g} mm, asked for was {asked.cube_mm:g} mm: use a new store"
+        )
+    if held.remove_table != asked.remove_table:
+        has, wants = ("without", "with") if held.remove_table else ("with", "without")
+        raise UserError(
+            f"{store}: its volumes are {has} the table under the patient, asked for was {wants} it: "
+            "use a new store"
+        )
+    if held.salt_id != asked.salt_id:
+        raise UserError(
+            f"{store}: its cases are named by salt {held.salt_id or '(none)'}, this one is "
+            f"{asked.salt_id or '(none)'}: give the salt file that it was made with, or use a new store"
         )
 
 
 def split_patients(
+    cohort: str,
     store: Path,
-    plan: Plan,
+    held: Mapping[str, str],
     patients: Sequence[str],
+    names: Names,
+    splits: str | Path | None,
     seed: int,
     fractions: tuple[float, float, float],
-    split_list: Path | None,
+    all_anew: bool = False,
 ) -> Mapping[str, str]:
-    """Patient → split, for the patients as the source has them; who is in none is to be left out."""
-    held = {row.patient: row.split for row in plan.rows}
-    known = {p: held[safe_name(p)] for p in patients if safe_name(p) in held}
+    """Patient → split, for the patients as the source has them; who is in none is to be left out.
+
+    A patient who is in the store keeps its split; `held` has these by the cohort's names. `all_anew`: some
+    rows were lost with their splits, which are drawn among all the patients as they once were.
+    """
+    known = {p: held[names.patient(p)] for p in patients if names.patient(p) in held}
     new = [p for p in patients if p not in known]
-    if split_list is not None:
-        listed = read_split_list(split_list)
-        for patient, split in known.items():
-            if listed.get(patient, split) != split:
-                raise UserError(
-                    f"{split_list}: patient {patient} is in {listed[patient]!r} here and in {split!r} "
-                    f"in {store}: splits of a store stay; use a new store"
-                )
-        for patient in sorted(set(listed) - set(patients)):
-            log.warning("%s: patient %s is not in the source", split_list, patient)
-        return {**known, **{p: listed[p] for p in new if p in listed}}
-    if plan.cohort == IN_DISTRIBUTION:
-        return {**known, **assign_splits(new, seed, fractions)}
-    return {**known, **dict.fromkeys(new, "test")}
+    value = catalogue_entry(cohort).splits if splits is None else splits
+    drawn = resolve_splits(value)
+    if drawn == "seeded":
+        return {**assign_splits(patients if all_anew else new, seed, fractions), **known}
+    if drawn == "test":
+        return {**dict.fromkeys(new, "test"), **known}
+    for patient, split in known.items():
+        if drawn.get(patient, split) != split:
+            raise UserError(
+                f"{value}: patient {names.patient(patient)} is in {drawn[patient]!r} here and in {split!r} "
+                f"in {store}: splits of a store stay; use a new store"
+            )
+    listed = {p: drawn[p] for p in new if p in drawn}
+    if new and not listed and not known:
+        raise UserError(
+            f"splits {value}: lists none of the {len(new)} patients found; "
+            "give --splits seeded, --splits test, or a CSV with the columns patient,split"
+        )
+    absent = len(set(drawn) - set(patients))
+    if absent:
+        log.info("splits %s: %d of its %d patients are not in the source", value, absent, len(drawn))
+    return {**listed, **known}
 
 
-def choose_scans(store: Path, plan: Plan, sources: Sequence[Source]) -> tuple[list[Source], list[Refusal]]:
-    """One scan a patient, the one that the store has a row for before the best of those here; the others."""
-    rows = {row.key for row in plan.rows}
-    planned: dict[tuple[str, str, str], Source] = {}
-    for source in sources:
-        if row_key(source) in rows:
-            planned.setdefault(row_key(source), source)
-    done = {row.patient for row in plan.rows if layout.case_file(store, row.case).is_file()}
-    settled = done | {safe_name(s.patient) for s in planned.values()}
-    fresh, others = choose([s for s in sources if safe_name(s.patient) not in settled])
-    others += [
-        Refusal(s.patient, s.series, "not chosen: the store has another scan of the patient")
-        for s in sources
-        if safe_name(s.patient) in settled and s is not planned.get(row_key(s))
-    ]
-    return [*planned.values(), *fresh], others
+def wish(store: Path, plan: Plan, found: CohortPlan, splits: Mapping[str, str], names: Names) -> Wish:
+    """Rows for every `yes` of the plan whose patient has a split.
+
+    A scan that is in the store stays in its row: where the plan prefers another of the same patient (or
+    study), that one is left out. A row that was never filled goes to the `yes` of now.
+    """
+    by_study = catalogue_entry(plan.cohort).rule.scans == "study"
+    by_key = sources_by_key(found, names)
+    yes: dict[Group, list[Source]] = defaultdict(list)
+    spares: dict[Group, deque[Line]] = defaultdict(deque)
+    left_out = []
+    for line in found.lines:
+        source = line.source
+        key = row_key(source, names)
+        if line.take == "no" or source.patient not in splits:
+            reason = line.reason if line.take == "no" else "its patient is in none of the splits"
+            left_out.append(Refusal(source.patient, source.series, reason, line.where))
+        elif line.take == "yes":
+            yes[group_of(key, by_study)].append(source)
+        else:
+            spares[group_of(key, by_study)].append(line)
+    rows: dict[Group, list[int]] = defaultdict(list)
+    for index, row in enumerate(plan.rows):
+        rows[group_of(row.key, by_study)].append(index)
+    wanted: list[Wanted] = []
+    new: list[tuple[Group, Source]] = []
+    for group, sources in yes.items():
+        for source, place in _matched(plan, sources, rows[group], names):
+            if place is None:
+                new.append((group, source))
+                continue
+            index = place
+            settled = layout.case_file(store, plan.rows[index].case).is_file()
+            key = row_key(source, names)
+            if plan.rows[index].key != key and settled:
+                reason = "not chosen: the store has another scan of the patient"
+                left_out.append(Refusal(source.patient, source.series, reason))
+            elif plan.rows[index].key != key:
+                plan = plan.with_series(index, key)
+            wanted.append(Wanted(by_key.get(plan.rows[index].key), group, index, settled))
+    plan = plan.with_cases({row_key(s, names): splits[s.patient] for _, s in new})
+    index_of = {row.key: index for index, row in enumerate(plan.rows)}
+    wanted += [Wanted(s, group, index_of[row_key(s, names)]) for group, s in new]
+    return Wish(plan, sorted(wanted, key=lambda w: w.index), spares, left_out)
+
+
+def sources_by_key(found: CohortPlan, names: Names) -> dict[Key, Source]:
+    """Every CT series of the plan, taken or not, by the key that its row has or would have."""
+    by_key: dict[Key, Source] = {}
+    for line in found.lines:
+        by_key.setdefault(row_key(line.source, names), line.source)
+    return by_key
 
 
 def wanted_xrays(plan: Plan, geometries: Sequence[Geometry], angles: Sequence[float] | None) -> list[XraySet]:
@@ -104,29 +182,17 @@ def wanted_xrays(plan: Plan, geometries: Sequence[Geometry], angles: Sequence[fl
     return [XraySet(g, asked or held.get(g.name, EIGHT_ANGLES)) for g in wanted]
 
 
-def missing_arrays(store: Path, plan: Plan, case: str) -> set[str]:
-    """Arrays of the plan that a case has no whole chunk of, by its own file."""
-    return set(plan.arrays) - set(write.read_case(store, case).get("checksums", {}))
-
-
-def remaining_tasks(store: Path, plan: Plan, sources: Sequence[Source]) -> list[Task]:
-    """What is left to do, a task a row; `UserError` where a finished case would need an absent source."""
-    by_key = {row_key(s): s for s in sources}
-    tasks, orphans = [], []
-    for index, row in enumerate(plan.rows):
-        missing = missing_arrays(store, plan, row.case)
-        if not missing:
-            continue
-        if row.key not in by_key:
-            if layout.case_file(store, row.case).is_file():
-                orphans.append(f"{row.case} ({', '.join(sorted(missing))})")
-            continue
-        sizes = tuple(s for s in plan.sizes if layout.ct_array(s) in missing)
-        xrays = tuple(x for x in plan.xrays if layout.xray_array(x.geometry.name) in missing)
-        tasks.append(Task(store, index, row, by_key[row.key], plan.cube_mm, sizes, xrays))
-    if orphans:
-        raise UserError(
-            f"{store}: {len(orphans)} of its cases need their source for what is to be added, and it is not "
-            f"here: {', '.join(orphans[:3])}{' …' if len(orphans) > 3 else ''}"
-        )
-    return tasks
+def _matched(
+    plan: Plan, sources: Sequence[Source], rows: Sequence[int], names: Names
+) -> Iterator[tuple[Source, int | None]]:
+    """Each wanted series of a group with its row: its own, else one of the group's others, else none."""
+    own = {plan.rows[index].key: index for index in rows}
+    others = []
+    for source in sources:
+        key = row_key(source, names)
+        if key in own:
+            yield source, own.pop(key)
+        else:
+            others.append(source)
+    free = [*own.values(), *[None] * len(others)]
+    yield from zip(others, free[: len(others)], strict=True)

@@ -12,15 +12,11 @@ from typing import Any
 import numpy as np
 
 from xr2ct.cohorts.names import SPLITS
-from xr2ct.errors import UserError, WorkFailed, nearest
+from xr2ct.errors import UserError, nearest
 from xr2ct.projection.geometry import Geometry
 from xr2ct.store import layout
 from xr2ct.store.exclude import installed_exclude
-from xr2ct.store.layout import XraySet, ct_array, xray_array
-
-
-class StoreError(WorkFailed):
-    """A chunk or a case's file that is missing or damaged; names the case and the array."""
+from xr2ct.store.layout import StoreError, XraySet, ct_array, xray_array
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,17 @@ class Case:
     row: int
     attributes: dict[str, Any] = field(repr=False, compare=False)
     """cases/ID.json."""
+
+
+@dataclass(frozen=True)
+class StoredRadiograph:
+    """A picture that came along with a case's CT."""
+
+    name: str
+    pixels: np.ndarray
+    """(row, col) uint16 or int16 stored values: no LUT applied, MONOCHROME1 not inverted."""
+    attributes: dict[str, Any] = field(repr=False, compare=False)
+    """What cases/ID.json says of it: view, spacing, what undoes its LUTs, `days_after_ct`, `burned_in` …"""
 
 
 class Store:
@@ -84,7 +91,7 @@ class Store:
             )
         for size in attributes["sizes"]:
             layout.array_attributes(path, ct_array(size), (size,) * 3, "int16")
-        xrays = [_xray_set(path, name) for name in attributes["geometries"]]
+        xrays = [_checked_xray_set(path, name) for name in attributes["geometries"]]
         cases = [
             Case(c["id"], c["patient"], c["split"], c["row"], _case_attributes(path, c["id"])) for c in kept
         ]
@@ -153,16 +160,14 @@ class Store:
         ]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
+    def radiographs(self, case: Case) -> list[StoredRadiograph]:
+        """The case's pictures, none where none came along; `StoreError` where one is missing or damaged."""
+        return [self._radiograph(case, about) for about in case.attributes.get("radiographs", [])]
+
     def problem(self, case: Case, array: str) -> str | None:
         """What is wrong with a case's chunk as it lies on disk; None where nothing is."""
         file = layout.chunk_file(self.path, array, case.row)
-        try:
-            found = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError as error:
-            return f"cannot be read ({error.strerror}: {file})"
-        if found != case.attributes["checksums"].get(array):
-            return f"differs from its checksum ({file})"
-        return None
+        return chunk_problem(file, case.attributes.get("checksums", {}).get(array))
 
     def _verify(self, case: Case, array: str) -> None:
         """Before the first use of a chunk in this process: hashing each time would be slower than reading."""
@@ -184,23 +189,32 @@ class Store:
             raise StoreError(f"{self.path}: case {case.id}: its chunk of {array} is cut short ({file})")
         return values
 
+    def _radiograph(self, case: Case, about: dict[str, Any]) -> StoredRadiograph:
+        file = layout.radiograph_file(self.path, about["name"])
+        if problem := chunk_problem(file, about["sha256"]):
+            raise StoreError(f"{self.path}: case {case.id}: its radiograph {about['name']} {problem}")
+        pixels = np.fromfile(file, np.dtype(about["dtype"]).newbyteorder("<"))
+        return StoredRadiograph(about["name"], pixels.reshape(about["shape"]), about)
 
-def _xray_set(store: Path, name: str) -> XraySet:
-    file = store / xray_array(name) / "zarr.json"
-    if not file.is_file():
-        raise UserError(f"{store}: its {xray_array(name)} is not there: ingest its source again")
-    xrays = XraySet.from_attributes(json.loads(file.read_text(encoding="utf-8"))["attributes"])
+
+def chunk_problem(file: Path, checksum: str | None) -> str | None:
+    """What is wrong with a chunk's file as it lies on disk; None where nothing is."""
+    try:
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        return f"cannot be read ({error.strerror}: {file})"
+    return None if found == checksum else f"differs from its checksum ({file})"
+
+
+def _checked_xray_set(store: Path, name: str) -> XraySet:
+    xrays = layout.xray_set(store, name)
     shape = (len(xrays.angles), xrays.geometry.pixels, xrays.geometry.pixels)
     layout.array_attributes(store, xray_array(name), shape, "float32")
     return xrays
 
 
 def _case_attributes(store: Path, case_id: str) -> dict[str, Any]:
-    file = layout.case_file(store, case_id)
-    try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StoreError(f"{store}: case {case_id}: its {file.name} is missing") from None
-    except ValueError:
-        raise StoreError(f"{store}: case {case_id}: its {file.name} is not JSON") from None
+    values = layout.read_json(store, layout.case_file(store, case_id))
+    if values is None:
+        raise StoreError(f"{store}: case {case_id}: its {case_id}.json is missing: {layout.REPAIR}")
     return values

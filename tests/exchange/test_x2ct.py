@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -15,7 +16,9 @@ from xr2ct.cohorts.series import find_sources
 from xr2ct.errors import UserError
 from xr2ct.exchange.export import export_store
 from xr2ct.exchange.x2ct import FILE, read_x2ct, write_x2ct, x2ct_spacing
-from xr2ct.projection.geometry import NAMED
+from xr2ct.ingest import ingest
+from xr2ct.projection.geometry import NAMED, Geometry
+from xr2ct.store import Store
 
 VIEWS = np.ones((2, 8, 8), np.float32)
 
@@ -86,6 +89,19 @@ class TestIngestedAgain:
         assert np.array_equal(canonical.cubes[64], store.volume(store.cases[0], 64))
         assert canonical.centre_mm == pytest.approx((157.5,) * 3)
         assert canonical.body_outside_cube == pytest.approx(0.0)
+
+    @pytest.mark.slow
+    def test_a_store_made_of_it_holds_the_same_volumes(self, store, exported, tmp_path, monkeypatch):
+        (tmp_path / "own.yaml").write_text("ward: {public: true, splits: test}\n")
+        monkeypatch.setenv("XR2CT_COHORTS", str(tmp_path / "own.yaml"))
+        for other in ("P-1", "P-3"):
+            shutil.rmtree(exported / other)
+        small = Geometry("small", sad_mm=541.0, sid_mm=949.0, detector_mm=500.0, pixels=16)
+        ingest(exported, tmp_path / "ward.zarr", "ward", [64], geometries=[small], angles=[0.0], workers=1)
+        again = Store.open(tmp_path / "ward.zarr")
+        (case,) = again.cases
+        assert case.id == "P-2"
+        assert np.array_equal(again.volume(case, 64), store.volume(store.cases[1], 64))
 
     def test_centred_anew_it_would_not(self, store, exported):
         (first, *_), _ = find_sources(exported)

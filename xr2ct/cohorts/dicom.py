@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from xr2ct.cohorts import vocabulary
 from xr2ct.cohorts.headers import Unreadable, read_header
 from xr2ct.cohorts.itk import read_itk
+from xr2ct.cohorts.pixel_data import check_pixel_data
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.series import MIN_SLICES
 from xr2ct.cohorts.volume import AIR_HU, NativeVolume, clip_hu, patient_axes
@@ -218,7 +219,7 @@ def check_alike(slices: Sequence[Slice]) -> None:
 
 def _header(path: Path) -> Dataset:
     try:
-        header = read_header(path, [*_REQUIRED, *_OPTIONAL])
+        header = read_header(path, [*_REQUIRED, *_OPTIONAL], check_pixel_data)
     except Unreadable as error:
         raise Refused(str(error), where=path.name) from error
     if header is None:

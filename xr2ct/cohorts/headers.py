@@ -7,9 +7,10 @@ import re
 import stat
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -84,10 +85,13 @@ class Image:
     """LPS millimetres of the first pixel's centre."""
 
 
-def read_header(path: Path, tags: Sequence[str]) -> Dataset | None:
+def read_header(
+    path: Path, tags: Sequence[str], at_pixels: Callable[[BinaryIO, Dataset], None] | None = None
+) -> Dataset | None:
     """The named elements of a DICOM file and its SOP class, pixels left alone; None where it is not DICOM.
 
-    A file without preamble is known by its first element and its SOP class. Raises `Unreadable`.
+    A file without preamble is known by its first element and its SOP class. `at_pixels` is called with the
+    file where its pixels begin, and may raise `Unreadable`. Raises `Unreadable`.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
@@ -105,6 +109,8 @@ def read_header(path: Path, tags: Sequence[str]) -> Dataset | None:
                 file, stop_before_pixels=True, specific_tags=["SOPClassUID", *tags], force=True
             )
             _drop_nonsense(header)
+            if at_pixels:
+                at_pixels(file, header)
     except Unreadable:
         raise
     except OSError as error:

@@ -85,6 +85,8 @@ def test_differences_are_listed_leaf_by_leaf() -> None:
     assert differences(old, new) == ["name: None → x", "training.steps: 1 → 2"]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted({*CONFIGS.rglob("*.yaml")} - {CONFIGS / "cohorts.yaml"}), ids=lambda p: p.stem
+)
 def test_every_shipped_experiment_is_valid(path: Path) -> None:
     load_experiment(path)

@@ -140,9 +140,12 @@ def find_pairs(experiment: Experiment, cohorts: Sequence[str] | None, missing: d
                 _leave_out(missing, f"{cohort}-{split}", f"{store.path}: no case in its {split} split")
     if not pairs:
         raise UserError(f"{data.stores}: no store with a case to score, of {', '.join(missing)}")
-    if data.store(data.cohort).is_dir():
-        tested = {pair.store.path: pair.store for pair in pairs}
-        check_apart(Store.open(data.store(data.cohort)), list(tested.values()))
+    tested = {pair.store.path: pair.store for pair in pairs}
+    try:
+        learnt = Store.open(data.store(data.cohort))
+    except UserError:
+        return pairs  # not there to compare with: `_methods` says so
+    check_apart(learnt, list(tested.values()))
     return pairs
 
 

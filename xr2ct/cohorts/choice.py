@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +15,8 @@ from xr2ct.cohorts.refused import Refusal
 from xr2ct.cohorts.series import Source
 from xr2ct.cohorts.vocabulary import sharpness
 
-COVERAGE_STEP = 0.05
-"""Lung coverages nearer than this are alike to `prefer: coverage`: they are estimates from 32 slices."""
+COVERAGE_STEP = 0.1
+"""To `prefer: coverage` all from 1.0 to 0.9 are whole lungs, and so on down: they are estimates."""
 THICKNESS_STEP_MM = 0.1
 
 Take = Literal["yes", "spare", "no"]
@@ -89,13 +90,13 @@ def radiograph_lines(radiographs: Sequence[Source], lines: Sequence[Line]) -> It
 
 def eligible_by_header(source: Source, rule: Rule) -> bool:
     """Whether all that is left to know of a source is its lung coverage."""
-    return not source.flaw and not _unfit(_facts(source), rule)
+    return not source.flaw and not _unfit(source, rule)
 
 
 def ineligible(source: Source, rule: Rule) -> str:
     """Why the rule does not take a source; empty where it may."""
     facts = _facts(source)
-    unfit = _unfit(facts, rule)
+    unfit = _unfit(source, rule)
     if unfit:
         return unfit
     if source.flaw:
@@ -124,12 +125,13 @@ def _lines(sources: Sequence[Source], rule: Rule) -> list[Line]:
     return lines
 
 
-def _unfit(facts: Facts, rule: Rule) -> str:
+def _unfit(source: Source, rule: Rule) -> str:
     """What the headers have against a series by the rule. Slices and thickness that they do not tell are not
     held against it; of contrast and kernel a rule that asks for some wants to be sure."""
+    facts = _facts(source)
     if 0 < facts.slices < rule.min_slices:
         return f"{facts.slices} slice{'s' * (facts.slices > 1)}, at least {rule.min_slices} taken"
-    thickness = facts.thickness_mm or (facts.spacing_mm[0] if facts.spacing_mm else None)
+    thickness = _thickness(source)
     least, most = rule.thickness_mm
     if thickness is not None and thickness > most + THICKNESS_STEP_MM / 2:
         return f"{_mm(thickness)} mm slices, at most {_mm(most)} taken"
@@ -151,19 +153,22 @@ class _Criterion:
     told: Callable[[Source, Source], str]
 
 
-def _known(value: float | None) -> float:
-    """A value where smaller is better; last where it is not known."""
-    return float("inf") if value is None else value
-
-
-def _thickness(source: Source) -> float:
+def _thickness(source: Source) -> float | None:
+    """Of the slices in mm; of a volume file their distance, but of a cube that was resampled nothing."""
     facts = _facts(source)
-    value = facts.thickness_mm or (facts.spacing_mm[0] if facts.spacing_mm else None)
-    return round(_known(value), 1)
+    apart = facts.spacing_mm[0] if facts.spacing_mm and source.kind != "x2ct" else None
+    value = facts.thickness_mm or apart
+    return value if value and math.isfinite(value) else None
 
 
-def _coverage(source: Source) -> int:
-    return round((_facts(source).lung_coverage or 0.0) / COVERAGE_STEP)
+def _thin(source: Source) -> float:
+    value = _thickness(source)
+    return math.inf if value is None else round(value / THICKNESS_STEP_MM)
+
+
+def _missing(source: Source) -> int:
+    """Steps of the lungs that are not in the scan."""
+    return int((1.0 - (_facts(source).lung_coverage or 0.0)) / COVERAGE_STEP)
 
 
 def _contrast(source: Source, wanted: bool) -> int:
@@ -178,7 +183,7 @@ def _kernel(source: Source, wanted: str) -> int:
 _CRITERIA: dict[Preference, _Criterion] = {
     "acquired": _Criterion(lambda s: s.derived, lambda a, b: "acquired, not reformatted"),
     "coverage": _Criterion(
-        lambda s: -_coverage(s),
+        _missing,
         lambda a, b: (
             f"more of the lungs (coverage {_facts(a).lung_coverage:.2f}, {_facts(b).lung_coverage:.2f})"
         ),
@@ -186,7 +191,7 @@ _CRITERIA: dict[Preference, _Criterion] = {
     "soft": _Criterion(lambda s: _kernel(s, "soft"), lambda a, b: f"softer kernel ({_kernels(a, b)})"),
     "sharp": _Criterion(lambda s: _kernel(s, "sharp"), lambda a, b: f"sharper kernel ({_kernels(a, b)})"),
     "thin": _Criterion(
-        _thickness, lambda a, b: f"thinner slices ({_mm(_thickness(a))} mm, {_mm(_thickness(b))} mm)"
+        _thin, lambda a, b: f"thinner slices ({_mm(_thickness(a))} mm, {_mm(_thickness(b))} mm)"
     ),
     "slices": _Criterion(
         lambda s: -_facts(s).slices, lambda a, b: f"more slices ({_facts(a).slices}, {_facts(b).slices})"
@@ -229,7 +234,9 @@ def _facts(source: Source) -> Facts:
     return source.facts or Facts()
 
 
-def _mm(value: float) -> str:
+def _mm(value: float | None) -> str:
     """Two decimals at most, one at least: 5.0, 1.25."""
+    if value is None:
+        return "unknown"
     text = f"{value:.2f}"
     return text[:-1] if text.endswith("0") else text

@@ -60,13 +60,15 @@ def volume_facts(path: Path, kind: str) -> Facts:
     import SimpleITK as sitk
 
     from xr2ct.cohorts.images import READERS
+    from xr2ct.cohorts.itk import itk_name
 
     reader = sitk.ImageFileReader()
     reader.SetImageIO(READERS[kind])
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
+        with itk_name(path) as name:
+            reader.SetFileName(name)
+            reader.ReadImageInformation()
+    except (OSError, RuntimeError) as error:
         raise ValueError(f"cannot be read as {kind}") from error
     axes = np.abs(np.array(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3])
     if axes.shape != (3, 3):

@@ -81,13 +81,13 @@ def write_plan(plan: CohortPlan, out: Path, names: Names) -> None:
     lines: dict[Key, Line] = {}
     for line in (*plan.lines, *plan.others):
         lines.setdefault(_key(line.source), line)
-    lines = dict(sorted(lines.items(), key=lambda item: names.patient(item[0][0])))
     with ScanIndex.open(scan_file(out), None) as index:
         if out.exists():
             _check_unedited(out, index, names)
         stored = ((key, line.take, line.reason, line.where) for key, line in lines.items())
         index.put_lines(stored, plan.cohort, names.salt_id)
-    plan_csv.write(out, (_cells(key, line, names) for key, line in lines.items()))
+    rows = [_cells(key, line, names) for key, line in lines.items()]
+    plan_csv.write(out, sorted(rows, key=lambda row: row[0]))  # a patient's other modalities beside the CT
 
 
 def read_plan(path: Path, cohort: str, names: Names) -> CohortPlan:

@@ -43,9 +43,9 @@ else
     folder_of() { echo "$data/$1"; }
 fi
 for cohort in "${found[@]}"; do
-    options=()
-    [ -n "$splits" ] && [ "$cohort" = lidc-idri ] && options=(--split-list "$splits")
-    xr2ct ingest "$cohort" "$(folder_of "$cohort")" --out "$stores/$cohort.zarr" --size 64 --angles 0,90,270 "${options[@]}"
+    who=test
+    [ "$cohort" = lidc-idri ] && who=${splits:-seeded}
+    xr2ct ingest "$cohort" "$(folder_of "$cohort")" --out "$stores/$cohort.zarr" --size 64 --angles 0,90,270 --splits "$who"
 done
 
 say 'Training: neural optimal transport, two ranks'

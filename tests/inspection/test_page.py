@@ -19,10 +19,10 @@ from conftest import Stores
 from PIL import Image
 
 from xr2ct.errors import UserError
-from xr2ct.inspection import install_exclude, read_exclude
 from xr2ct.inspection.page import write_page
 from xr2ct.inspection.thumbnails import TILE, strip
 from xr2ct.store import Store, layout
+from xr2ct.store.exclude import install_exclude, read_exclude
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -22,6 +22,7 @@ from xr2ct.errors import UserError, WorkFailed
 from xr2ct.ingest import IngestReport, ingest
 from xr2ct.projection.geometry import EIGHT_ANGLES, Geometry
 from xr2ct.store import Store, StoreError, layout, write
+from xr2ct.store.check import damage
 
 
 def run(source: Path, store: Path, sizes: tuple[int, ...] = (16,), **more: object) -> IngestReport:
@@ -59,7 +60,7 @@ def test_four_writers_at_once(whole: Path, patients: Path) -> None:
     assert store.sizes == (16, 32)
     assert store.angles("small") == EIGHT_ANGLES
     assert {name: len(store.split(name)) for name in ("train", "val", "test")}["train"] == 10
-    assert inspection.verify(store) == []
+    assert damage(whole) == []
     group = zarr.open_group(whole, mode="r")
     for case in store.cases:
         native = read_volume_file(patients / f"{case.id}.mha")
@@ -140,7 +141,7 @@ def test_patients_later_get_rows_after_the_others_and_every_array(few: Path, tmp
     assert after.cases[:3] == before.cases
     assert (after.cases[3].id, after.cases[3].row) == ("SYN-0000b", 3)
     assert after.volume(after.cases[3], 32).shape == (32, 32, 32)
-    assert inspection.verify(after) == []
+    assert damage(store) == []
     with pytest.raises(UserError, match=r"3 of its cases need their source.*SYN-0000 \(ct/24\)"):
         run(more, store, (24,))
     assert Store.open(store).sizes == (16, 32)
@@ -391,7 +392,7 @@ def test_damage_is_verified_by_name(few: Path, tmp_path: Path) -> None:
     chunk = layout.chunk_file(path, "ct/16", store.cases[1].row)
     chunk.write_bytes(chunk.read_bytes()[::-1])
     layout.chunk_file(path, "xray/small", store.cases[2].row).unlink()
-    first, second = inspection.verify(store)
+    first, second = damage(path)
     assert "case SYN-0001: its chunk of ct/16 differs from its checksum" in first
     assert "case SYN-0002: its chunk of xray/small cannot be read" in second
 

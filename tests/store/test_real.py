@@ -10,8 +10,8 @@ import pytest
 from chest_volumes import SMALL
 
 from xr2ct.ingest import ingest
-from xr2ct.inspection import verify
 from xr2ct.store import Store
+from xr2ct.store.check import damage
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_chests_are_kept_and_a_tilted_head_is_refused(real_data: Path, tmp_path:
     assert report.kept.keys() == {"LIDC-IDRI-0001", "ct-64"}
     assert [r.reason.split(":")[0] for r in report.refused] == ["gantry tilt of 18.5°"]
     opened = Store.open(store)
-    assert verify(opened) == []
+    assert damage(store) == []
     case = opened.cases[0]
     assert (case.id, case.attributes["kernel"]) == ("LIDC-IDRI-0001", "STANDARD")
     ct = opened.volume(case, 64)

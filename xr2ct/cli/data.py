@@ -62,10 +62,34 @@ def run_fetch(args: argparse.Namespace) -> None:
         print(f"{download(selection, args.to)} series fetched to {args.to}")
 
 
+def add_plan(commands: Any) -> None:
+    p = command(
+        commands, "plan", run_plan, "every series of a folder, which the cohort's rule takes, and why"
+    )
+    p.add_argument("cohort")
+    p.add_argument("source", type=Path, metavar="SOURCE")
+    p.add_argument("--out", type=Path, required=True, metavar="PLAN.csv")
+    p.add_argument("--salt", type=Path, default=None, metavar="FILE", help="of cohorts that are not public")
+    p.add_argument("--workers", type=positive, default=None, help="processes (default: one a core)")
+    p.add_argument("--json", action="store_true")
+
+
+def run_plan(args: argparse.Namespace) -> None:
+    from xr2ct.cohorts.plan import plan_cohort, scan_file, write_plan
+    from xr2ct.cohorts.plan_summary import format_plan, summarise_plan
+    from xr2ct.cohorts.pseudonyms import names_for
+
+    names = names_for(args.cohort, args.salt)
+    plan = plan_cohort(args.source, args.cohort, index=scan_file(args.out), workers=args.workers)
+    write_plan(plan, args.out, names)
+    told = summarise_plan(plan, names)
+    print_result(told, f"{format_plan(told)}\n{args.out}", args.json)
+
+
 def add_ingest(commands: Any) -> None:
     p = command(commands, "ingest", run_ingest, "raw CT to a Zarr store with its X-rays")
     p.add_argument("cohort")
-    p.add_argument("source", type=Path)
+    p.add_argument("source", type=Path, metavar="SOURCE|PLAN.csv")
     p.add_argument("--out", type=Path, required=True, metavar="STORE")
     p.add_argument("--size", type=positives, default=(64,), metavar="64[,128]")
     p.add_argument("--cube-mm", type=float, default=320.0)
@@ -74,7 +98,15 @@ def add_ingest(commands: Any) -> None:
     )
     geometry_arguments(p)
     p.add_argument("--seed", type=int, default=0, help="of the split by patient")
-    p.add_argument("--split-list", type=Path, default=None, metavar="CSV", help="columns patient, split")
+    p.add_argument(
+        "--splits",
+        default=None,
+        metavar="seeded|test|NAME|CSV",
+        help="drawn by seed, all test, a shipped list, or columns patient, split (default: the cohort's own)",
+    )
+    p.add_argument("--salt", type=Path, default=None, metavar="FILE", help="of cohorts that are not public")
+    p.add_argument("--remove-table", action="store_true", help="make air of all that is not the patient")
+    p.add_argument("--repair", action="store_true", help="write again what is missing or damaged")
     p.add_argument("--workers", type=positive, default=None, help="processes (default: one a core)")
     p.add_argument("--json", action="store_true")
 
@@ -93,34 +125,83 @@ def run_ingest(args: argparse.Namespace) -> None:
         angles=args.angles,
         cube_mm=args.cube_mm,
         seed=args.seed,
-        splits=args.split_list,
+        splits=args.splits,
         workers=args.workers,
+        salt=args.salt,
+        remove_table=args.remove_table,
+        repair=args.repair,
     )
     print_result(report.as_dict(), str(report), args.json)
 
 
 def add_inspect(commands: Any) -> None:
-    p = command(commands, "inspect", run_inspect, "counts, splits, geometry and a contact sheet of a store")
+    p = command(commands, "inspect", run_inspect, "what a store holds: counts, pictures, checksums")
     p.add_argument("store", type=Path)
     p.add_argument("--verify", action="store_true", help="check every chunk against its checksum")
     p.add_argument("--sheet", type=Path, default=None, metavar="PNG", help="write a contact sheet")
+    p.add_argument(
+        "--page", type=Path, default=None, metavar="HTML", help="write a page to accept and reject cases on"
+    )
+    p.add_argument(
+        "--exclude",
+        type=Path,
+        default=None,
+        metavar="CSV",
+        help="put such a page's list of rejected in place",
+    )
+    p.add_argument("--geometry", default=None, help="of the page's X-rays (default: the store's first)")
+    p.add_argument("--workers", type=positive, default=None, help="processes (default: one a core)")
     p.add_argument("--json", action="store_true")
 
 
 def run_inspect(args: argparse.Namespace) -> None:
-    from xr2ct.inspection import contact_sheet, format_summary, summary, verify
+    from xr2ct.inspection import contact_sheet, format_summary, summary
     from xr2ct.store import Store
+    from xr2ct.store.check import damage
+    from xr2ct.store.exclude import install_exclude
 
+    if args.verify and (problems := damage(args.store)):
+        raise WorkFailed("\n".join(problems))
+    if args.exclude:
+        install_exclude(args.store, args.exclude)
+    if args.page:
+        from xr2ct.inspection.page import write_page
+
+        write_page(Store.open(args.store, excluded=True), args.page, args.workers, args.geometry)
     store = Store.open(args.store)
     told = summary(store)
     print_result(told, format_summary(told), args.json)
+    if args.verify:
+        print(f"{args.store}: every chunk matches its checksum", file=sys.stderr)
     if args.sheet:
         contact_sheet(store, args.sheet)
-    if args.verify:
-        problems = verify(store)
-        if problems:
-            raise WorkFailed("\n".join(problems))
-        print(f"{len(store.cases)} cases: every chunk matches its checksum", file=sys.stderr)
+
+
+def add_export(commands: Any) -> None:
+    p = command(commands, "export", run_export, "a store's cases as files that other programs read")
+    p.add_argument("store", type=Path)
+    p.add_argument("--to", type=Path, required=True, metavar="DIR")
+    p.add_argument("--format", choices=("nifti", "mha", "x2ct"), default="nifti")
+    p.add_argument("--size", type=positive, default=None, help="voxels a side (default: the largest)")
+    p.add_argument("--geometry", default=None, help="of the X-rays (default: the store's first)")
+    p.add_argument("--case", nargs="+", default=(), metavar="ID", help="these alone")
+    p.add_argument("--split", choices=("train", "val", "test"), default=None)
+    p.add_argument("--json", action="store_true")
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from xr2ct.exchange.export import export_store
+
+    told = export_store(
+        args.store,
+        args.to,
+        args.format,
+        size=args.size,
+        geometry=args.geometry,
+        cases=args.case,
+        split=args.split,
+    )
+    print_result(told.as_dict(), str(told), args.json)
 
 
 def add_project(commands: Any) -> None:
@@ -145,4 +226,4 @@ def run_project(args: argparse.Namespace) -> None:
         print(path)
 
 
-COMMANDS = (add_phantom, add_fetch, add_ingest, add_inspect, add_project)
+COMMANDS = (add_phantom, add_fetch, add_plan, add_ingest, add_inspect, add_export, add_project)

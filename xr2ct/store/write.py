@@ -142,7 +142,7 @@ def publish(
 def sweep(store: Path) -> None:
     """Remove the temporary files that a killed writer left behind."""
     arrays = ("zarr.*.partial", "*/zarr.*.partial", "*/*/zarr.*.partial", "*/*/c/**/*.partial")
-    for pattern in (*arrays, ".plan.json.*", ".refused.csv.*", "cases/.*.json.*"):
+    for pattern in (*arrays, ".plan.json.*", ".exclude.csv.*", ".refused.csv.*", "cases/.*.json.*"):
         for leftover in store.glob(pattern):
             leftover.unlink()
     for retired in (store / "xray").glob(".*"):

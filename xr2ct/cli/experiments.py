@@ -95,7 +95,7 @@ def add_reconstruct(commands: Any) -> None:
     p.add_argument("--out", type=Path, required=True, metavar="VOLUME.mha|.npy|.nii.gz")
     p.add_argument("--weights", choices=("mapper", "mapper-ema"), default="mapper")
     p.add_argument("--geometry", default=None, help="what the X-rays were taken with (default: as trained)")
-    p.add_argument("--png-scale", type=float, default=None, help="line integral of a .png's brightest level")
+    p.add_argument("--png-scale", type=float, default=None, help="line integral of a .png's white")
     p.add_argument("--device", default="cpu")
 
 

@@ -37,7 +37,11 @@ def summarise_plan(plan: CohortPlan, names: Names) -> dict[str, Any]:
 def format_plan(told: dict[str, Any]) -> str:
     """What `summarise_plan` says, for a terminal."""
     published = told["published"]
-    of = f" (published: {published['scans']} of {published['patients']})" if published["scans"] else ""
+    of = (
+        f" (published: {published['scans']} of {published['patients']} patients)"
+        if published["scans"]
+        else ""
+    )
     lines = [
         f"{told['cohort']}: {told['series']} series; {told['yes']} scans of {told['patients']} patients "
         f"taken{of}, {told['spare']} spare, {told['radiographs']} series of radiographs"

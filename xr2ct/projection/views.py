@@ -6,7 +6,6 @@ spacing the detector's pixel pitch and its header the geometry; DIR/angle_045.pn
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,6 @@ import SimpleITK as sitk
 
 from xr2ct.errors import UserError
 from xr2ct.projection.geometry import Geometry
-
-log = logging.getLogger(__name__)
 
 FORMATS = (".mha", ".npy", ".png")
 _GEOMETRY_KEYS = ("sad_mm", "sid_mm", "detector_mm")
@@ -73,11 +70,11 @@ def write_views(
 ) -> list[Path]:
     """Write `views` (view, row, col) as DIR/angle_000.mha and .png, and return the files.
 
-    The PNGs are 16-bit, bones white, with one scale for all: the largest line integral, which the log tells.
+    The PNGs are 16-bit, bones white, with one scale for all: the largest line integral, `png_white`
+    in the header of each .mha.
     """
     folder.mkdir(parents=True, exist_ok=True)
     white = float(views.max()) or 1.0
-    log.info("%s: white in the PNGs is a line integral of %.6g", folder, white)
     files = []
     for view, angle in zip(views, angles_deg, strict=True):
         image = sitk.GetImageFromArray(view.astype(np.float32))
@@ -85,6 +82,7 @@ def write_views(
         for key in _GEOMETRY_KEYS:
             image.SetMetaData(key, repr(getattr(geometry, key)))
         image.SetMetaData("angle_deg", repr(float(angle)))
+        image.SetMetaData("png_white", repr(white))
         for picture, suffix in ((image, ".mha"), (grey, ".png")):
             picture.SetSpacing((geometry.pixel_mm, geometry.pixel_mm))
             files.append(folder / f"{angle_name(angle)}{suffix}")

@@ -23,7 +23,7 @@ def summarise_plan(plan: CohortPlan, names: Names) -> dict[str, Any]:
     return {
         "cohort": plan.cohort,
         "series": sum(takes.values()),
-        "yes": takes["yes"],
+        "yes": len(taken),
         "spare": takes["spare"],
         "no": takes["no"],
         "patients": len(set(taken)),

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from xr2ct.cohorts.processes import cores, spread
 from xr2ct.cohorts.scan_index import BROKEN, CLOSED, IMAGE, PASSED, VOLUME, Entry, Read, ScanIndex
 from xr2ct.cohorts.series import volume_kind
-from xr2ct.errors import UserError, WorkFailed
+from xr2ct.errors import WorkFailed
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +31,10 @@ FEW = 1024
 def refresh(index: ScanIndex, workers: int | None = None, hidden: Sequence[Path] = ()) -> None:
     """Bring the index level with the folder that it is of; `hidden` files are passed over.
 
-    Killed at any moment, the same call reads only what is not in the index yet. Raises `UserError` where
-    there is no such folder, `WorkFailed` where a worker is killed.
+    Killed at any moment, the same call reads only what is not in the index yet. Raises `WorkFailed` where a
+    worker is killed.
     """
     root = index.root
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder (expected one with DICOM, NIfTI, MHA or NRRD inside)")
     number = index.begin_walk()
     subfolders: set[str] = set()
     with tqdm(desc="walking", unit="file", disable=None) as bar:

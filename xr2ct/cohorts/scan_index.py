@@ -109,9 +109,11 @@ class ScanIndex:
     def open(cls, path: Path | None, root: Path | None) -> Iterator[ScanIndex]:
         """The index at `path`, new where there is none, of a scan of `root` (None: of whatever it is of).
 
-        Without a path it is temporary. Raises `UserError` where the file is no index or one of another
-        folder, `WorkFailed` where another process writes into it.
+        Without a path it is temporary. Raises `UserError` where there is no such folder and where the
+        file is no index or one of another, `WorkFailed` where another process writes into it.
         """
+        if root is not None and not root.is_dir():
+            raise UserError(f"{root}: no such folder (expected one with DICOM, NIfTI, MHA or NRRD inside)")
         if path is not None:
             _make_private(path, new=root is not None)
         try:

@@ -151,7 +151,7 @@ VALUES = (
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "PlanarConfiguration"),
     *("RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    *("SmallestImagePixelValue", "SOPClassUID", "RescaleType", "PixelData"),
+    *("SmallestImagePixelValue", "SOPClassUID", "RescaleType"),
 )
 IDENTITY = (
     *("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "ImageType"),
@@ -520,7 +520,7 @@ NAMES = (
     ),
     *(
         "Größe-断層.dcm".encode(),
-        b"x" * 250 + b".dcm",
+        b"x" * 245 + b".dcm",
         b"slice",
         b"slice.jpg",
         b"slice.txt",
@@ -562,7 +562,8 @@ def suffixes_that_lie(series: Series) -> Change:
 @mutation
 def links_that_loop(series: Series) -> Change:
     (series.folder / "loop").symlink_to(series.folder)
-    (series.folder / "self.dcm").symlink_to(series.folder / "self.dcm")
+    if series.rng.random() < 0.3:  # what should be a slice and cannot be read
+        (series.folder / "self.dcm").symlink_to(series.folder / "self.dcm")
     (series.folder / "below").mkdir()
     (series.folder / "below" / "up").symlink_to("..")
     return Change()

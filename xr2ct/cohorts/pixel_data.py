@@ -11,36 +11,63 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from xr2ct.cohorts.headers import Unreadable
 
+_DAMAGED = "pixels cannot be read (truncated or damaged)"
 _UNDEFINED = 0xFFFFFFFF
+_LONG = {b"OB", b"OW", b"OD", b"OF", b"OL", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+"""Value representations whose length takes four bytes, after two that say nothing."""
+_PIXELS = (0x7FE0, 0x0010)
+_NONE = (0, 0)
 _ITEM = (0xFFFE, 0xE000)
+_CLOSED = (0xFFFE, 0xE0DD)
 
 
 def check_pixel_data(file: BinaryIO, header: Dataset) -> None:
     """Raise `Unreadable` unless `file`, at the element after `header`, holds one frame's pixels and no other.
 
     Uncompressed ones have as many bytes as rows, columns and bits need: decoders cut and fill without a word.
-    Compressed ones lie in items that end inside the file: decoders reserve whatever an item claims.
+    Compressed ones lie in items that end inside the file, and so does what follows the pixels: decoders
+    reserve whatever a length claims.
     """
     syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
     if syntax == DeflatedExplicitVRLittleEndian:
         return  # the file itself holds no elements
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     end = os.fstat(file.fileno()).st_size
-    start = file.read(8)
-    if len(start) < 8 or struct.unpack(order + "HH", start[:4]) != (0x7FE0, 0x0010):
+    tag, length = _element(file, order, bool(header.is_implicit_VR))
+    if tag != _PIXELS:
         raise Unreadable("no pixels")
-    if header.is_implicit_VR:
-        (length,) = struct.unpack(order + "I", start[4:])
-    else:
-        (length,) = struct.unpack(order + "I", file.read(4).ljust(4, b"\0"))
     if length == _UNDEFINED:
         _check_items(file, end)
-        return
+    else:
+        _skip(file, length, end)
+        expected = _bytes(header)
+        if length - expected not in (0, expected % 2):
+            raise Unreadable(f"{length} bytes of pixels where its header says {expected}")
+    while file.tell() < end and tag != _NONE:  # zeros, with which a file may be filled up
+        tag, length = _element(file, order, bool(header.is_implicit_VR))
+        if length == _UNDEFINED:
+            return  # a sequence, whose end only a parser finds
+        if tag != _NONE:
+            _skip(file, length, end)
+
+
+def _element(file: BinaryIO, order: str, implicit: bool) -> tuple[tuple[int, int], int]:
+    """Tag and length of the element that begins here; `_NONE` and 0 where no more does."""
+    start = file.read(8).ljust(8, b"\0")
+    group, element, length = struct.unpack(order + "HHI", start)
+    if implicit or group == 0xFFFE or (group, element) == _NONE:
+        return (group, element), length
+    if start[4:6] in _LONG:
+        (length,) = struct.unpack(order + "I", file.read(4).ljust(4, b"\0"))
+    else:
+        (length,) = struct.unpack(order + "H", start[6:])
+    return (group, element), length
+
+
+def _skip(file: BinaryIO, length: int, end: int) -> None:
     if file.tell() + length > end:
-        raise Unreadable("pixels cannot be read (truncated or damaged)")
-    expected = _bytes(header)
-    if length - expected not in (0, expected % 2):
-        raise Unreadable(f"{length} bytes of pixels where its header says {expected}")
+        raise Unreadable(_DAMAGED)
+    file.seek(length, os.SEEK_CUR)
 
 
 def _check_items(file: BinaryIO, end: int) -> None:
@@ -48,14 +75,13 @@ def _check_items(file: BinaryIO, end: int) -> None:
     items = 0
     while len(start := file.read(8)) == 8:
         group, element, length = struct.unpack("<HHI", start)
+        if (group, element) == _CLOSED and items >= 2:  # the table of offsets, and a fragment at least
+            return
         if (group, element) != _ITEM:
             break
-        if file.tell() + length > end:
-            raise Unreadable("pixels cannot be read (truncated or damaged)")
-        file.seek(length, os.SEEK_CUR)
+        _skip(file, length, end)
         items += 1
-    if items < 2:  # the table of offsets, and a fragment
-        raise Unreadable("pixels cannot be read (truncated or damaged)")
+    raise Unreadable(_DAMAGED)
 
 
 def _bytes(header: Dataset) -> int:

@@ -1,4 +1,4 @@
-"""The whole way once, by the commands a user types: DICOM, stores, two ranks, sweep, report."""
+"""The whole way once, by the commands a user types: DICOM, plans, stores, two ranks, sweep, report."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ def whole_way(tmp_path_factory: pytest.TempPathFactory) -> WholeWay:
     work = tmp_path_factory.mktemp("whole way")
     for cohort, patients in COHORTS.items():
         xr2ct("phantom", work / "dicom" / cohort, "--cohort", cohort, "--patients", str(patients))
-        store = work / "stores" / f"{cohort}.zarr"
-        xr2ct("ingest", cohort, work / "dicom" / cohort, "--out", store, "--angles", "0,90,270")
+        plan, store = work / f"{cohort}.csv", work / "stores" / f"{cohort}.zarr"
+        xr2ct("plan", cohort, work / "dicom" / cohort, "--out", plan)
+        splits = "seeded" if cohort == "lidc-idri" else "test"
+        xr2ct("ingest", cohort, plan, "--out", store, "--angles", "0,90,270", "--splits", splits)
     config = work / "small.yaml"
     config.write_text(CONFIG.format(work=work))
     told = xr2ct("submit", config, "--cluster", "local", "--wait")

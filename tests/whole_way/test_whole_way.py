@@ -172,7 +172,7 @@ def test_it_is_what_the_evaluation_scored(whole_way: WholeWay, xrays: Path, tmp_
     with (whole_way.run / "evaluations" / best / "lctsc-test.csv").open() as file:
         scored = next(csv.DictReader(file))
     xr2ct("reconstruct", whole_way.run / "best", *views(xrays), "--out", tmp_path / "v.mha")
-    from xr2ct.reconstruct import write_volume
+    from xr2ct.exchange.volumes import write_volume
     from xr2ct.store import Store
 
     store = Store.open(whole_way.work / "stores" / "lctsc.zarr")
@@ -247,3 +247,44 @@ sys.exit(main(["reconstruct", {str(whole_way.run / "best")!r}, *{views(xrays)!r}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert out.exists()
+
+
+def test_every_series_is_planned_and_taken(whole_way: WholeWay) -> None:
+    with (whole_way.work / "lidc-idri.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["take"] for row in rows] == ["yes"] * 5
+    assert all(float(row["lung_coverage"]) > 0.9 for row in rows)
+
+
+def test_out_as_x2ct_and_in_again(whole_way: WholeWay, tmp_path: Path) -> None:
+    from xr2ct.store import Store
+
+    store = whole_way.work / "stores" / "lctsc.zarr"
+    xr2ct("export", store, "--to", tmp_path / "x2ct", "--format", "x2ct")
+    arguments = ["--out", tmp_path / "again.zarr", "--angles", "0", "--splits", "test"]
+    xr2ct("ingest", "lctsc", tmp_path / "x2ct", *arguments)
+    before, after = Store.open(store), Store.open(tmp_path / "again.zarr")
+    assert np.array_equal(before.volume(before.cases[0], 64), after.volume(after.cases[0], 64))
+
+
+def test_a_page_a_rejection_and_the_case_is_gone(whole_way: WholeWay, tmp_path: Path) -> None:
+    store = tmp_path / "lidc-idri.zarr"
+    shutil.copytree(whole_way.work / "stores" / "lidc-idri.zarr", store)
+    xr2ct("inspect", store, "--page", tmp_path / "page.html")
+    assert "SYN-LIDC-0003" in (tmp_path / "page.html").read_text()
+    (tmp_path / "exclude.csv").write_text("case,reason\nSYN-LIDC-0003,moved\n")
+    told = json.loads(xr2ct("inspect", store, "--exclude", tmp_path / "exclude.csv", "--json").stdout)
+    assert told["cases"] == 4 and all("SYN-LIDC-0003" not in s for s in told["splits"].values())
+
+
+def test_what_a_purge_took_is_named_and_repaired(whole_way: WholeWay, tmp_path: Path) -> None:
+    store, plan = tmp_path / "lctsc.zarr", whole_way.work / "lctsc.csv"
+    shutil.copytree(whole_way.work / "stores" / "lctsc.zarr", store)
+    (chunk,) = (store / "ct/64/c").rglob("0/0/0")
+    whole = chunk.read_bytes()
+    chunk.write_bytes(bytes(len(whole)))
+    done = xr2ct("inspect", store, "--verify", code=1)
+    assert "case SYN-LCTSC-0001: its chunk of ct/64 differs from its checksum" in done.stderr
+    xr2ct("ingest", "lctsc", plan, "--out", store, "--splits", "test", "--repair")
+    assert chunk.read_bytes() == whole
+    xr2ct("inspect", store, "--verify")

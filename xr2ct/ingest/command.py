@@ -68,6 +68,7 @@ def ingest(
     source, store = Path(source), Path(store)
     _check_request(source, store, sizes, cube_mm, workers, repair)
     names = names_for(cohort, salt)
+    asked_splits = prepare.Splits.asked(cohort, splits, seed, fractions)
     found = (
         read_plan(source, cohort, names) if source.is_file() else plan_cohort(source, cohort, workers=workers)
     )
@@ -76,7 +77,7 @@ def ingest(
         if repair:
             repairs.clear_damaged(store)
         asked = Plan(cohort, cube_mm, remove_table, names.salt_id)
-        plan, split_of = _rows(store, asked, found, names, splits, seed, fractions, repair)
+        plan, split_of = _rows(store, asked, found, names, asked_splits, repair)
         plan = plan.with_arrays(store, sizes, prepare.wanted_xrays(plan, geometries, angles))
         job = Job(store, names, found, Renaming(found, names), workers, repair, {})
         if repair:
@@ -140,9 +141,7 @@ def _rows(
     asked: Plan,
     found: CohortPlan,
     names: Names,
-    splits: str | Path | None,
-    seed: int,
-    fractions: tuple[float, float, float],
+    splits: prepare.Splits,
     repair: bool,
 ) -> tuple[Plan, Mapping[str, str]]:
     """The store's plan, a new one where there is no store yet, and each patient's split."""
@@ -156,9 +155,7 @@ def _rows(
     rows = left.rows.values() if left else plan.rows if plan else ()
     prepare.check_same(store, left.plan if left else plan or asked, asked)
     held = {row.patient: row.split for row in rows}
-    split_of = prepare.split_patients(
-        asked.cohort, store, held, patients, names, splits, seed, fractions, left is not None
-    )
+    split_of = prepare.split_patients(splits, store, held, patients, names, left is not None)
     if left:
         plan = left.whole({key: split_of[s.patient] for key, s in yes.items() if s.patient in split_of})
     return plan or asked, split_of

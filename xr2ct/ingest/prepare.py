@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from xr2ct.cohorts.catalogue import cohort as catalogue_entry
 from xr2ct.cohorts.plan import CohortPlan, Line
@@ -71,15 +72,30 @@ def check_same(store: Path, held: Plan, asked: Plan) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Splits:
+    """Who is to learn and who to test, as it was asked for."""
+
+    told: str
+    drawn: Mapping[str, str] | Literal["seeded", "test"]
+    seed: int
+    fractions: tuple[float, float, float]
+
+    @classmethod
+    def asked(
+        cls, cohort: str, splits: str | Path | None, seed: int, fractions: tuple[float, float, float]
+    ) -> Splits:
+        """The cohort's own where `splits` is None; `UserError` for an unknown name or an unreadable list."""
+        value = catalogue_entry(cohort).splits if splits is None else splits
+        return cls(str(value), resolve_splits(value), seed, fractions)
+
+
 def split_patients(
-    cohort: str,
+    splits: Splits,
     store: Path,
     held: Mapping[str, str],
     patients: Sequence[str],
     names: Names,
-    splits: str | Path | None,
-    seed: int,
-    fractions: tuple[float, float, float],
     all_anew: bool = False,
 ) -> Mapping[str, str]:
     """Patient → split, for the patients as the source has them; who is in none is to be left out.
@@ -89,27 +105,26 @@ def split_patients(
     """
     known = {p: held[names.patient(p)] for p in patients if names.patient(p) in held}
     new = [p for p in patients if p not in known]
-    value = catalogue_entry(cohort).splits if splits is None else splits
-    drawn = resolve_splits(value)
+    drawn = splits.drawn
     if drawn == "seeded":
-        return {**assign_splits(patients if all_anew else new, seed, fractions), **known}
+        return {**assign_splits(patients if all_anew else new, splits.seed, splits.fractions), **known}
     if drawn == "test":
         return {**dict.fromkeys(new, "test"), **known}
     for patient, split in known.items():
         if drawn.get(patient, split) != split:
             raise UserError(
-                f"{value}: patient {names.patient(patient)} is in {drawn[patient]!r} here and in {split!r} "
-                f"in {store}: splits of a store stay; use a new store"
+                f"{splits.told}: patient {names.patient(patient)} is in {drawn[patient]!r} here and in "
+                f"{split!r} in {store}: splits of a store stay; use a new store"
             )
     listed = {p: drawn[p] for p in new if p in drawn}
     if new and not listed and not known:
         raise UserError(
-            f"splits {value}: lists none of the {len(new)} patients found; "
+            f"splits {splits.told}: lists none of the {len(new)} patients found; "
             "give --splits seeded, --splits test, or a CSV with the columns patient,split"
         )
     absent = len(set(drawn) - set(patients))
     if absent:
-        log.info("splits %s: %d of its %d patients are not in the source", value, absent, len(drawn))
+        log.info("splits %s: %d of its %d patients are not in the source", splits.told, absent, len(drawn))
     return {**listed, **known}
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    RLELossless,
 )
 
 from xr2ct.projection.geometry import Geometry
@@ -124,6 +127,9 @@ def write_radiograph(path: Path, seed: int, patient: str, series: str, **element
     data.save_as(path, enforce_file_format=True)
 
 
-def cut(file: Path) -> None:
-    """Lose the second half of a file."""
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+def spoil(file: Path) -> None:
+    """Make rubbish of a slice's pixels, which no header tells: compressed, its stream is no stream."""
+    data = pydicom.dcmread(file)
+    data.compress(RLELossless, generate_instance_uid=False)
+    data.PixelData = encapsulate([b"\xff" * 512])
+    data.save_as(file)

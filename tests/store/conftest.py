@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chest_volumes import chest, cut, write_dicom, write_mha
+from chest_volumes import chest, spoil, write_dicom, write_mha
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +16,5 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(12):
         write_mha(folder / f"SYN-{number:04d}.mha", chest(number))
     write_mha(folder / "SYN-8888.mha", np.full((44, 40, 52), 40, np.int16))
-    cut(write_dicom(folder / "SYN-9999", chest(99), "SYN-9999", "1.2.9999")[2])
+    spoil(write_dicom(folder / "SYN-9999", chest(99), "SYN-9999", "1.2.9999")[2])
     return folder

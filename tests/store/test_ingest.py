@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from chest_volumes import CUBE_MM, SMALL, chest, cut, write_dicom, write_mha, write_radiograph
+from chest_volumes import CUBE_MM, SMALL, chest, spoil, write_dicom, write_mha, write_radiograph
 
 from xr2ct import inspection
 from xr2ct.cohorts.canonical import canonical_cubes
@@ -152,7 +152,7 @@ def test_a_repaired_source_fills_its_row(few: Path, tmp_path: Path) -> None:
     (few / "SYN-0001.mha").unlink()
     broken = write_dicom(few / "series", chest(1), "SYN-0001", "1.2.1")[2]
     sound = broken.read_bytes()
-    cut(broken)
+    spoil(broken)
     report = run(few, store)
     assert [r.patient for r in report.refused] == ["SYN-0001"]
     assert [c.row for c in Store.open(store).cases] == [0, 2]
@@ -260,7 +260,7 @@ def test_a_spare_takes_the_row_of_an_unreadable_scan(few: Path, tmp_path: Path) 
     store, study = tmp_path / "spare.zarr", {"StudyInstanceUID": "1.2.70"}
     broken = write_dicom(few / "best", chest(7), "SYN-0001b", "1.2.7", **study)[2]
     sound = broken.read_bytes()
-    cut(broken)
+    spoil(broken)
     write_dicom(few / "second", chest(7)[1:], "SYN-0001b", "1.2.8", **study)
     write_dicom(few / "third", chest(7)[2:], "SYN-0001b", "1.2.9", **study)
     report = run(few, store)
@@ -284,7 +284,7 @@ def test_a_spare_takes_the_row_of_an_unreadable_scan(few: Path, tmp_path: Path) 
 
 def test_killed_while_a_spare_was_read(few: Path, tmp_path: Path) -> None:
     store, study = tmp_path / "spare.zarr", {"StudyInstanceUID": "1.2.70"}
-    cut(write_dicom(few / "best", chest(7), "SYN-0001b", "1.2.7", **study)[2])
+    spoil(write_dicom(few / "best", chest(7), "SYN-0001b", "1.2.7", **study)[2])
     write_dicom(few / "second", chest(7)[1:], "SYN-0001b", "1.2.8", **study)
     run(few, store)
     before = tree(store)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chest_volumes import CUBE_MM, SMALL, chest, cut, write_dicom, write_mha, write_radiograph
+from chest_volumes import CUBE_MM, SMALL, chest, spoil, write_dicom, write_mha, write_radiograph
 
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.ingest import IngestReport, ingest
@@ -30,8 +30,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     for number in range(4):
         write_mha(folder / f"SYN-{number:04d}.mha", chest(number))
-    cut(write_dicom(folder / "b", chest(8), "SYN-0001b", "1.2.8")[2])
-    cut(write_dicom(folder / "c", chest(9), "SYN-0001c", "1.2.9")[2])
+    spoil(write_dicom(folder / "b", chest(8), "SYN-0001b", "1.2.8")[2])
+    spoil(write_dicom(folder / "c", chest(9), "SYN-0001c", "1.2.9")[2])
     write_dicom(folder / "d", chest(9)[:40], "SYN-0001c", "1.2.10", StudyInstanceUID="1.2.9.0")
     write_radiograph(folder / "x1.dcm", 1, "SYN-0001c", "1.2.11")
     write_radiograph(folder / "x2.dcm", 2, "SYN-0001c", "1.2.12")
@@ -56,7 +56,7 @@ def tree(store: Path) -> dict[str, bytes]:
 
 
 def purge(store: Path, random: np.random.Generator) -> set[str]:
-    """Delete, cut, or empty into zeros a random part of the files; what is no more as it was."""
+    """Delete, spoil, or empty into zeros a random part of the files; what is no more as it was."""
     files = sorted(p for p in store.rglob("*") if p.is_file() and p.stat().st_size)
     chosen = random.random(len(files)) < random.choice([0.05, 0.3, 0.8, 1.0])
     for file, gone in zip(files, chosen, strict=True):

@@ -17,7 +17,10 @@ from xr2ct.store import layout, write
 
 
 def write_pictures(task: Task, case: dict[str, Any]) -> tuple[int, tuple[Refusal, ...]]:
-    """Write the task's pictures that the case has not, noting them in `case`: how many, and what is refused."""
+    """Write the task's pictures that the case has not, and note them in `case`.
+
+    How many were written, and what was refused.
+    """
     entries: list[dict[str, Any]] = list(case.get("radiographs", []))
     refusals, count = [], 0
     for source in task.radiographs:

@@ -15,7 +15,7 @@ from xr2ct.cli import data, experiments
 from xr2ct.cli.arguments import Parser
 from xr2ct.errors import UserError, WorkFailed
 
-INFER = ("torch", "monai", "einops", "pydicom", "safetensors", "scipy", "SimpleITK")
+INFER = ("torch", "monai", "einops", "h5py", "pydicom", "safetensors", "scipy", "SimpleITK", "tqdm")
 """Packages that [infer] brings; anything else missing is [train]'s, or DALI."""
 
 

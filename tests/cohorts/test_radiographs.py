@@ -366,6 +366,17 @@ def test_a_real_chest(real_data):
     assert radiograph.burned_in == ""
 
 
+@pytest.mark.parametrize("side", [60000, 100])
+def test_a_codestream_of_another_size_is_refused(real_data, tmp_path, side):
+    """OpenJPEG would reserve 14 GB for the larger one."""
+    whole = bytearray((real_data / "xray" / "chest_pa_monochrome1_j2k.dcm").read_bytes())
+    size = whole.index(b"\xff\x4f\xff\x51") + 8
+    whole[size : size + 8] = side.to_bytes(4, "big") * 2
+    (tmp_path / "x.dcm").write_bytes(whole)
+    with pytest.raises(Refused, match=rf"has \({side}, {side}\) pixels where its header says \(1955, 1841\)"):
+        _read(tmp_path / "x.dcm")
+
+
 def test_six_compressions_hold_the_same_stored_values(real_data, tmp_path):
     """Signed 16-bit CT pixels in the dress of a CR: padding and all, nothing rescaled."""
 

@@ -19,6 +19,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import generate_fragments
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -27,6 +28,7 @@ from pydicom.uid import (
 )
 
 from xr2ct.cohorts.burned_in import burned_in_text
+from xr2ct.cohorts.codestream import frame_size
 from xr2ct.cohorts.headers import Unreadable, read_header
 from xr2ct.cohorts.radiograph_header import ATTRIBUTES, attributes_of, words
 from xr2ct.cohorts.refused import Refused
@@ -176,13 +178,13 @@ def _stored_values(path: Path, header: Dataset, frames: int) -> np.ndarray:
     with nothing of their header but shape and type.
     """
     expected = (frames, _whole(header, "Rows"), _whole(header, "Columns"))
-    image = _decode(_pixels_alone(path, math.prod(expected) * _whole(header, "BitsAllocated") // 8))
+    image = _decode(_pixels_alone(path, header, math.prod(expected) * _whole(header, "BitsAllocated") // 8))
     if image.shape != expected or image.dtype.kind not in "iu":
         raise Refused(f"holds {image.shape} pixels where its header says {expected}")
     return image.astype(np.int16 if image.dtype.kind == "i" else np.uint16)
 
 
-def _pixels_alone(path: Path, length: int) -> Dataset:
+def _pixels_alone(path: Path, header: Dataset, length: int) -> Dataset:
     """A data set of the pixels and their type; `Refused` where native ones are fewer than `length` bytes."""
     try:
         with warnings.catch_warnings():
@@ -194,7 +196,9 @@ def _pixels_alone(path: Path, length: int) -> Dataset:
     except Exception as error:  # pydicom raises whatever its parser trips over
         raise Refused("its pixels cannot be read (truncated or damaged)") from error
     syntax = syntax or (ImplicitVRLittleEndian if data.original_encoding[0] else ExplicitVRLittleEndian)
-    if not UID(syntax).is_encapsulated and len(pixels.value) < length:
+    if UID(syntax).is_encapsulated:
+        _check_codestreams(pixels.value, header)
+    elif len(pixels.value) < length:
         raise Refused(f"{len(pixels.value)} bytes of pixels where its header says {length} (truncated?)")
     data.PhotometricInterpretation = "MONOCHROME2"
     data.SOPClassUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
@@ -202,6 +206,18 @@ def _pixels_alone(path: Path, length: int) -> Dataset:
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = syntax
     return data
+
+
+def _check_codestreams(value: bytes, header: Dataset) -> None:
+    """`Refused` for a compressed picture of another size than the header says: it is decoded at its own."""
+    expected = (_whole(header, "Rows"), _whole(header, "Columns"))
+    try:
+        sizes = [frame_size(fragment) for fragment in generate_fragments(value)]
+    except ValueError as error:
+        raise Refused("its pixels cannot be read (truncated or damaged)") from error
+    other = next((size for size in sizes if size not in (None, expected)), None)
+    if other:
+        raise Refused(f"its compressed picture has {other} pixels where its header says {expected}")
 
 
 def _decode(data: Dataset) -> np.ndarray:

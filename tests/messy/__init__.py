@@ -1,0 +1,1 @@
+"""Cohorts made messy on purpose, what was planted in them, and how plan and ingest compare with it."""

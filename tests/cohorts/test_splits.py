@@ -72,7 +72,7 @@ def test_a_list_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("patient,split\na,train\nb,val\na,test\n", "line 4: patient a is in train and in test"),
+        ("patient,split\na,train\nb,val\na,test\n", "line 4: its patient is in train above and in test here"),
         ("patient,split\na,valid\n", "line 2: unknown split 'valid': did you mean 'val'"),
         ("patient,split\n,train\n", "line 2: no patient"),
         ("a,train\nb,test\n", "expected a CSV with the header 'patient,split'"),

@@ -75,7 +75,7 @@ def read_split_list(path: Path) -> dict[str, str]:
             raise UserError(f"{path}, line {number}: unknown split {split!r}: {nearest(split, SPLITS)}")
         if splits.setdefault(patient, split) != split:
             raise UserError(
-                f"{path}, line {number}: patient {patient} is in {splits[patient]} and in {split}"
+                f"{path}, line {number}: its patient is in {splits[patient]} above and in {split} here"
             )
     return splits
 

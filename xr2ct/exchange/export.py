@@ -31,7 +31,7 @@ from xr2ct.store.layout import ct_array, exclude_file, xray_array
 Format = Literal["nifti", "mha", "x2ct"]
 
 _VOLUMES = {"nifti": "ct.nii.gz", "mha": "ct.mha"}
-_UNSAID = {"row", "study", "series", "checksums", "radiographs"}
+_UNSAID = {"row", "study", "series", "instead_of", "checksums", "radiographs"}
 """Of cases/ID.json: the store's own business."""
 _COLUMNS = ("case", "cohort", "patient", "split", "format", "size", "spacing_mm", "geometry")
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
-import pickle
 import signal
-import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 
 from tqdm import tqdm
 
+from xr2ct.cohorts import processes
 from xr2ct.errors import WorkFailed
 from xr2ct.ingest.task import Outcome, Task
 
@@ -50,7 +49,7 @@ def run_tasks(
     """
     if not tasks:
         return
-    count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    count = min(workers or processes.cores(), len(tasks))
     again: list[Task] = []
     with tqdm(total=len(tasks), unit="case", disable=None) as bar:
         for task, ended in _through(tasks, count, limit_s, do):
@@ -127,8 +126,6 @@ class _Worker:
             return self._process.exitcode or 0
         if isinstance(answer, OSError):
             raise WorkFailed(f"{answer}; {_CONTINUES}") from answer
-        if isinstance(answer, Exception):
-            raise answer
         return answer
 
     def stop(self, limit_s: float) -> Outcome:
@@ -152,25 +149,32 @@ def _serve(pipe: connection.Connection, do: Callable[[Task], Outcome]) -> None:
         except EOFError:
             return
         try:
-            answer: Outcome | Exception = do(task)
-        except Exception as error:
-            error.add_note(f"In the worker:\n{traceback.format_exc()}")
+            answer: Outcome | OSError = do(task)
+        except OSError as error:  # the store's disk: no other case could be written either
             answer = error
+        except Exception as error:
+            # A thousand other cases must not wait for somebody to mend this program for one of them.
+            answer = Outcome(_fault(error))
         try:
             pipe.send(answer)
         except BrokenPipeError:
             return
-        except (pickle.PicklingError, TypeError):
-            pipe.send(RuntimeError(repr(answer)))
 
 
 def start_worker() -> None:
-    """One thread a worker, for the same bits whatever the machine; interrupted by the parent's end alone."""
+    """One thread a worker, for the same bits whatever the machine, and no life after the parent's."""
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    processes.start_worker()
+
+
+def _fault(error: Exception) -> str:
+    """What failed and where; not the error's text, which may quote a header."""
+    log.debug("in a worker", exc_info=error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    name = f"{Path(place.filename).stem}.{place.name}, line {place.lineno}"
+    return f"a fault of this program: {type(error).__name__} in {name}"
 
 
 def _death(code: int) -> str:
@@ -179,11 +183,3 @@ def _death(code: int) -> str:
         return "its worker was killed, perhaps for want of memory (fewer --workers need less)"
     how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
     return f"the reader crashed ({how})"
-
-
-def _follow_parent() -> None:
-    """Leave as soon as the parent is gone, however it went: the next command owns these rows."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)

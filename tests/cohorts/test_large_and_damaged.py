@@ -142,6 +142,24 @@ def test_a_giant_compressed_slice_is_refused_by_its_header(tmp_path, chest, writ
         _read(files)
 
 
+@pytest.mark.parametrize("step", [1e-9, 3e25])
+def test_a_volume_file_of_impossible_voxels(tmp_path, chest, step):
+    image = sitk.GetImageFromArray(chest.hu)
+    image.SetSpacing((1.0, step, 1.0))
+    sitk.WriteImage(image, str(tmp_path / "chest.mha"))
+    with pytest.raises(Refused, match=r"chest\.mha: voxels of 1×.*×1 mm"):
+        read_image(tmp_path / "chest.mha", "mha")
+
+
+def test_a_long_line_of_a_header_does_not_reach_the_reader(tmp_path, chest):
+    """ITK's NRRD reader copies it into a buffer of 1024 bytes, which ends the process."""
+    path = tmp_path / "chest.nhdr"
+    sitk.WriteImage(sitk.GetImageFromArray(chest.hu), str(path))
+    path.write_text(path.read_text().replace("chest.raw", "x" * 5000))
+    with pytest.raises(Refused, match="cannot be read as nrrd"):
+        read_image(path, "nrrd")
+
+
 @pytest.mark.parametrize("name", [b"a\nb.dcm", b"\xff\xfe.dcm", b"'\"; rm x.dcm", b"\xed\xa0\x80", b"%s.dcm"])
 def test_names_that_no_library_likes(tmp_path, chest, write_series, name):
     """One that is no UTF-8 would end the process inside ITK."""

@@ -78,6 +78,6 @@ def _sane(found: NativeVolume) -> str:
         return f"{found.hu.dtype} of {found.hu.shape}"
     if not np.isfinite(found.hu).all() or found.hu.min() < -1024:
         return f"values from {found.hu.min()} to {found.hu.max()}"
-    if not all(np.isfinite(s) and 0 < s < 1000 for s in found.spacing_mm):
+    if not all(np.isfinite(s) and 0 < s <= 50 for s in found.spacing_mm):
         return f"spacing {found.spacing_mm}"
     return ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from multiprocessing import connection
+from tempfile import TemporaryDirectory
 
 from mutants import Mutant, Verdict, run
 
@@ -17,10 +19,16 @@ def run_all(
     mutants: Iterable[Mutant], workers: int, limit_s: float = LIMIT_S
 ) -> Iterator[tuple[Mutant, Verdict]]:
     """Each mutant with its verdict, as they end."""
-    rest = iter(mutants)
+    with TemporaryDirectory(prefix="xr2ct-fuzz-") as root:
+        yield from _run_all(iter(mutants), workers, limit_s, root)
+
+
+def _run_all(
+    rest: Iterator[Mutant], workers: int, limit_s: float, root: str
+) -> Iterator[tuple[Mutant, Verdict]]:
     busy: dict[connection.Connection, _Worker] = {}
     for _ in range(workers):
-        worker = _Worker()
+        worker = _Worker(root)
         if worker.give(next(rest, None), limit_s):
             busy[worker.pipe] = worker
     while busy:
@@ -32,7 +40,7 @@ def run_all(
             del busy[pipe]
             mutant, verdict = worker.mutant, worker.verdict(limit_s if pipe not in ready else None)
             if not worker.process.is_alive():
-                worker = _Worker()
+                worker = _Worker(root)
             if worker.give(next(rest, None), limit_s):
                 busy[worker.pipe] = worker
             yield mutant, verdict
@@ -42,10 +50,10 @@ class _Worker:
     mutant: Mutant
     deadline: float
 
-    def __init__(self) -> None:
+    def __init__(self, root: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, far = context.Pipe()
-        self.process = context.Process(target=_serve, args=(far,), daemon=True)
+        self.process = context.Process(target=_serve, args=(far, root), daemon=True)
         self.process.start()
         far.close()
 
@@ -76,7 +84,8 @@ class _Worker:
         return found
 
 
-def _serve(pipe: connection.Connection) -> None:
+def _serve(pipe: connection.Connection, root: str) -> None:
+    tempfile.tempdir = root  # so that nothing is left of those that are killed
     while True:
         try:
             pipe.send(run(pipe.recv()))

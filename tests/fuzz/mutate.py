@@ -274,7 +274,7 @@ def an_indifferent_tag(series: Series) -> Change:
 
 @mutation
 def several_tags(series: Series) -> Change:
-    touched = [_tags(series, (*VALUES, *IDENTITY, *INDIFFERENT), everywhere=False)[1] for _ in range(3)]
+    touched = [_tags(series, (*VALUES, *IDENTITY), everywhere=False)[1] for _ in range(3)]
     low = [i for i in range(3) if set(range(i + 1)) <= set(touched)]
     high = [i for i in range(SLICES - 3, SLICES) if set(range(i, SLICES)) <= set(touched)]
     return Change(pixels=frozenset(touched), gone=frozenset([*low, *high]))

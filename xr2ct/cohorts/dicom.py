@@ -18,7 +18,7 @@ from xr2ct.cohorts.itk import read_itk
 from xr2ct.cohorts.pixel_data import check_pixel_data
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.series import MIN_SLICES
-from xr2ct.cohorts.volume import AIR_HU, NativeVolume, clip_hu, patient_axes
+from xr2ct.cohorts.volume import AIR_HU, SPACING_MM, NativeVolume, clip_hu, patient_axes
 
 TILT_DEG = 0.5
 """Largest angle between the slices' normal and the line on which they are stacked."""
@@ -35,8 +35,6 @@ TISSUE_HU = -900.0
 
 SIDE = (16, 4096)
 """Fewest and most pixels of a slice a side; no scanner makes more than 2048."""
-SPACING_MM = (0.02, 50.0)
-"""Smallest and largest millimetres between pixels or slices."""
 HIGHEST_HU = 131072
 """Beyond what 16 bits and a slope of 2 can mean."""
 MOST_VOXELS = 400_000_000

@@ -126,11 +126,12 @@ def read_header(
 
 def _drop_nonsense(header: Dataset) -> None:
     """Leave out elements whose bytes are no value of their kind: pydicom decodes one when it is asked for."""
-    for tag in list(header.keys()):
-        try:
-            str(header[tag].value)
-        except Exception:  # whatever its decoders trip over
-            del header[tag]
+    for part in (header, header.file_meta):
+        for tag in list(part.keys()):
+            try:
+                str(part[tag].value)
+            except Exception:  # whatever its decoders trip over
+                del part[tag]
 
 
 def identify(path: Path) -> Image | None:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from xr2ct.cohorts.itk import itk_name
 from xr2ct.cohorts.refused import Refused
-from xr2ct.cohorts.volume import NativeVolume, clip_hu, to_patient_axes
+from xr2ct.cohorts.volume import SPACING_MM, NativeVolume, clip_hu, to_patient_axes
 
 MOST_BYTES = 1_500_000_000
 """Of a volume as its file holds it and as `NativeVolume` does, both of which are there for a while."""
@@ -41,6 +41,8 @@ def read_image(path: Path, kind: str) -> NativeVolume:
     check_hu(array, path.name)
     directions = np.array(image.GetDirection()).reshape(3, 3).T[::-1]
     turned, spacing = to_patient_axes(array, directions, image.GetSpacing()[::-1])
+    if not SPACING_MM[0] <= min(spacing) <= max(spacing) <= SPACING_MM[1]:
+        raise Refused(f"voxels of {'×'.join(f'{step:g}' for step in spacing)} mm", where=path.name)
     attributes = {"format": kind, "slices": turned.shape[0], "spacing_mm": list(spacing)}
     return NativeVolume(clip_hu(turned), spacing, attributes)
 

@@ -12,6 +12,9 @@ import SimpleITK as sitk
 # Its warnings name files, and whoever asked is told by an exception anyway.
 sitk.ProcessObject.GlobalWarningDisplayOff()
 
+_TEXT_HEADERS = (".mha", ".mhd", ".nrrd", ".nhdr")
+_LONGEST_LINE = 1000
+
 
 def read_itk(path: Path, reader: str) -> sitk.Image:
     """The image that one of ITK's readers (`GDCMImageIO`, …) finds; raises `OSError` and `RuntimeError`."""
@@ -21,10 +24,12 @@ def read_itk(path: Path, reader: str) -> sitk.Image:
 
 @contextmanager
 def itk_name(path: Path) -> Iterator[str]:
-    """A name under which ITK can open the file. One that is no UTF-8 would end the process, and a pipe or a
-    device would never end; raises `OSError` for what is no file."""
+    """A name under which ITK can open the file. One that is no UTF-8 would end the process, and so would a
+    long line of a text header; a pipe or a device would never end. Raises `OSError` for those."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no regular file")
+    if path.name.lower().endswith(_TEXT_HEADERS):
+        _check_lines(path)
     name = str(path)
     try:
         name.encode()
@@ -35,3 +40,13 @@ def itk_name(path: Path) -> Iterator[str]:
             yield str(link)
     else:
         yield name
+
+
+def _check_lines(path: Path) -> None:
+    """Raise `OSError` for a header with a line that overruns the readers' buffers of 1024 bytes."""
+    with path.open("rb") as file:
+        for line in iter(lambda: file.readline(_LONGEST_LINE + 1), b""):
+            if len(line) > _LONGEST_LINE:
+                raise OSError(f"{path}: a line of its header is longer than {_LONGEST_LINE} bytes")
+            if not line.strip() or line.startswith(b"ElementDataFile"):
+                return  # voxels follow

@@ -41,7 +41,7 @@ def check_pixel_data(file: BinaryIO, header: Dataset) -> None:
     else:
         _skip(file, length, end)
         expected = _bytes(header)
-        if length - expected not in (0, expected % 2):
+        if expected is not None and length - expected not in (0, expected % 2):
             raise Unreadable(f"{length} bytes of pixels where its header says {expected}")
     while file.tell() < end and tag != _NONE:  # zeros, with which a file may be filled up
         tag, length = _element(file, order, bool(header.is_implicit_VR))
@@ -84,9 +84,9 @@ def _check_items(file: BinaryIO, end: int) -> None:
     raise Unreadable(_DAMAGED)
 
 
-def _bytes(header: Dataset) -> int:
-    """Of one frame without compression; −1 where the header does not say."""
+def _bytes(header: Dataset) -> int | None:
+    """Of one frame without compression; None where the header does not say, which its reader will."""
     try:
         return int(header.Rows) * int(header.Columns) * int(header.BitsAllocated) // 8
     except (AttributeError, TypeError, ValueError):
-        return -1
+        return None

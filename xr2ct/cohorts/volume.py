@@ -14,6 +14,9 @@ from xr2ct.cohorts.refused import Refused
 AIR_HU = -1024
 """Lowest HU kept, and what stands where a scan has no pixels."""
 
+SPACING_MM = (0.02, 50.0)
+"""Smallest and largest millimetres between pixels or slices."""
+
 OBLIQUE_DEG = 2.0
 """Largest angle between a scan's axes and the patient's; a patient lies less straight than this."""
 

@@ -17,7 +17,8 @@ from xr2ct.cohorts.pseudonyms import names_for
 from xr2ct.ingest import ingest
 from xr2ct.ingest.report import IngestReport
 from xr2ct.projection.geometry import Geometry
-from xr2ct.store import Store
+from xr2ct.store import Store, layout
+from xr2ct.store.read import Case
 
 from .tree import CUBE_SIZE, CUBES
 from .truth import Truth
@@ -83,8 +84,8 @@ def check_ingest(
 ) -> list[Difference]:
     """What a store holds and refused, whose chest each case holds, and its radiographs."""
     names = names_for(store.cohort)
-    cases = {case: _case(store, case) for case in store.cases}
-    by_series = {(c["patient"], c["series"]): case for case, c in cases.items()}
+    about = {case: _about(store, case) for case in store.cases}
+    by_series = {(one["patient"], one["series"]): case for case, one in about.items()}
     refused = {(r.patient, r.series): r.reason for r in report.refused}
     differences = []
     for one in truth:
@@ -92,7 +93,7 @@ def check_ingest(
         series = names.series(_study(one.series), one.series)
         case = by_series.get((patient, series))
         if one.plan == "radiograph":
-            found = _radiograph(one, cases.values(), patient, series, refused)
+            found = _radiograph(one, about.values(), patient, series, refused)
         elif one.ingest == "kept":
             found = "not in the store" if case is None else _chest(one, store, case, cubes)
         elif one.ingest == "refused":
@@ -105,11 +106,12 @@ def check_ingest(
     return differences
 
 
-def _case(store: Store, case: str) -> dict[str, Any]:
-    return json.loads((store.path / "cases" / f"{case}.json").read_text())
+def _about(store: Store, case: Case) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(layout.case_file(store.path, case.id).read_text(encoding="utf-8"))
+    return about
 
 
-def _chest(one: Truth, store: Store, case: str, cubes: np.ndarray) -> str:
+def _chest(one: Truth, store: Store, case: Case, cubes: np.ndarray) -> str:
     """Empty where a case holds the chest that was planted, compared where that has a body."""
     cube = store.volume(case, CUBE_SIZE).astype(np.float32)
     apart = [float(np.abs(cube - other)[other > -1000].mean()) for other in cubes.astype(np.float32)]

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,12 @@ def copied_series(p: Patient) -> Iterator[Truth]:
 def two_patients_in_a_folder(p: Patient) -> Iterator[Truth]:
     for name in (p.id, f"{p.id}-b"):
         one = replace(p.series(), patient=name)
-        write_series(p.folder, one, lambda number, uid=one.uid: f"{uid[-2:]}{numbered(number)}")
+        write_series(p.folder, one, partial(_prefixed, one.uid[-2:]))
         yield replace(p.truth(one, "yes"), patient=name)
+
+
+def _prefixed(prefix: str, number: int) -> str:
+    return f"{prefix}{numbered(number)}"
 
 
 def series_over_two_folders(p: Patient) -> Iterator[Truth]:

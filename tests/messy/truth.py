@@ -44,4 +44,5 @@ def write_truth(folder: Path, lines: Iterable[Truth]) -> None:
 
 def read_truth(folder: Path) -> list[Truth]:
     with (folder / FILE).open(encoding="utf-8", newline="") as file:
-        return [Truth(**{**row, "chest": int(row["chest"])}) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [Truth(chest=int(row.pop("chest")), **row) for row in rows]

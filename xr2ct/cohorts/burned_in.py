@@ -27,7 +27,7 @@ STROKE = 0.45
 """nor wider than this part of the letter: the meshes of a grid are."""
 MIN_CONTRAST = 0.1
 """Of a letter against what lies around it, as a part of the picture's range."""
-MIN_EVEN = 0.6
+MIN_EVEN = 0.45
 """Part of a letter's pixels that hold one value: anatomy shades off, and so do wires and vessels."""
 MIN_SHAPES = 3
 """Letters in one line that differ in shape: fewer are a marker of the side, or a ruler's figures."""

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
+from xr2ct.cohorts.itk import itk_name
 from xr2ct.errors import UserError
 from xr2ct.projection.geometry import Geometry
 
@@ -108,8 +109,9 @@ def _read_npy(path: Path) -> np.ndarray:
 
 def _read_image(path: Path) -> sitk.Image:
     try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError:
+        with itk_name(path) as name:
+            image = sitk.ReadImage(name)
+    except (RuntimeError, OSError):
         raise UserError(f"{path}: cannot be read as a {path.suffix} picture") from None
     if image.GetDimension() != 2 or image.GetNumberOfComponentsPerPixel() != 1:
         raise UserError(f"{path}: expected one grey picture, rows × columns")

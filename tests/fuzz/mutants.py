@@ -14,16 +14,21 @@ from tempfile import mkdtemp
 from time import monotonic
 
 import base
-import mutate
+import mutate_bytes  # noqa: F401 (here and below: each enters its mutations into the table)
+import mutate_files  # noqa: F401
+import mutate_slices  # noqa: F401
+import mutate_tags  # noqa: F401
 import mutate_volumes
 from declared import Change, judge
+from mutation import MUTATIONS, Series
 
 from xr2ct.cohorts.reader import read_volume
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.series import find_sources
 from xr2ct.seeds import generator
 
-NAMES = (*mutate.MUTATIONS, *mutate_volumes.MUTATIONS)
+NAMES = tuple(sorted([*MUTATIONS, *mutate_volumes.MUTATIONS]))
+"""Sorted, so that a mutant does not depend on the order of imports."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,10 @@ class Mutant:
     def write(self, folder: Path) -> Change:
         """The base and what is done to it."""
         rng = generator(self.seed, "mutant", self.number)
-        if self.mutation in mutate.MUTATIONS:
+        if self.mutation in MUTATIONS:
             kind = str(rng.choice(base.SERIES))
-            series = mutate.Series(folder, _base(kind, folder), rng)
-            return mutate.MUTATIONS[self.mutation](series)
+            series = Series(folder, _base(kind, folder), rng)
+            return MUTATIONS[self.mutation](series)
         files = _base(str(rng.choice(base.VOLUMES)), folder)
         return mutate_volumes.MUTATIONS[self.mutation](files, rng)
 

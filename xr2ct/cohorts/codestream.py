@@ -1,4 +1,4 @@
-"""The size that a compressed picture gives itself: a decoder reserves memory for it, whatever headers say."""
+"""The size that a compressed picture gives itself: a decoder goes by it, whatever headers say."""
 
 from __future__ import annotations
 
@@ -20,6 +20,29 @@ def frame_size(data: bytes) -> tuple[int, int] | None:
     if start >= 0:
         return _jpeg_2000_size(data[start + 8 : start + 24])
     return _jpeg_size(data) if data.startswith(_JPEG) else None
+
+
+def rle_holds(data: bytes, segments: int, size: int) -> bool:
+    """Whether an RLE frame is of so many segments, each of which decodes to `size` bytes (PS3.5 annex G).
+
+    Zeros after them are padding.
+    """
+    count, *offsets = struct.unpack("<16I", data[:64].ljust(64, b"\0"))
+    ends = [*offsets[1:segments], len(data)]
+    return count == segments and all(
+        _run_lengths(data[start:end], size) for start, end in zip(offsets[:segments], ends, strict=True)
+    )
+
+
+def _run_lengths(packets: bytes, size: int) -> bool:
+    """Whether PackBits end at `size` bytes: a head n copies the n + 1 bytes after it, 257 − n repeats one
+    n times."""
+    place = decoded = 0
+    while decoded < size and place < len(packets):
+        head = packets[place]
+        decoded += head + 1 if head < 128 else 257 - head if head > 128 else 0
+        place += head + 2 if head < 128 else 2 if head > 128 else 1
+    return decoded == size and place <= len(packets) and not any(packets[place:])
 
 
 def _jpeg_2000_size(siz: bytes) -> tuple[int, int] | None:

@@ -7,8 +7,9 @@ import struct
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
+from xr2ct.cohorts.codestream import frame_size, rle_holds
 from xr2ct.cohorts.headers import Unreadable
 
 _DAMAGED = "pixels cannot be read (truncated or damaged)"
@@ -25,8 +26,8 @@ def check_pixel_data(file: BinaryIO, header: Dataset) -> None:
     """Raise `Unreadable` unless `file`, at the element after `header`, holds one frame's pixels and no other.
 
     Uncompressed ones have as many bytes as rows, columns and bits need: decoders cut and fill without a word.
-    Compressed ones lie in items that end inside the file, and so does what follows the pixels: decoders
-    reserve whatever a length claims.
+    Compressed ones lie in items that end inside the file and are of the header's size, and what follows the
+    pixels ends there too: decoders reserve whatever a length claims.
     """
     syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
     if syntax == DeflatedExplicitVRLittleEndian:
@@ -37,7 +38,7 @@ def check_pixel_data(file: BinaryIO, header: Dataset) -> None:
     if tag != _PIXELS:
         raise Unreadable("no pixels")
     if length == _UNDEFINED:
-        _check_items(file, end)
+        _check_frame(_items(file, end), syntax, header)
     else:
         _skip(file, length, end)
         expected = _bytes(header)
@@ -70,18 +71,30 @@ def _skip(file: BinaryIO, length: int, end: int) -> None:
     file.seek(length, os.SEEK_CUR)
 
 
-def _check_items(file: BinaryIO, end: int) -> None:
-    """Walk over the items of compressed pixels; always little endian."""
-    items = 0
+def _items(file: BinaryIO, end: int) -> bytes:
+    """The fragments of compressed pixels, joined; always little endian."""
+    items: list[bytes] = []
     while len(start := file.read(8)) == 8:
         group, element, length = struct.unpack("<HHI", start)
-        if (group, element) == _CLOSED and items >= 2:  # the table of offsets, and a fragment at least
-            return
-        if (group, element) != _ITEM:
+        if (group, element) == _CLOSED and len(items) >= 2:  # the table of offsets, and a fragment at least
+            return b"".join(items[1:])
+        if (group, element) != _ITEM or file.tell() + length > end:
             break
-        _skip(file, length, end)
-        items += 1
+        items.append(file.read(length))
     raise Unreadable(_DAMAGED)
+
+
+def _check_frame(frame: bytes, syntax: str, header: Dataset) -> None:
+    """A frame of another size than the header's would be cut, filled or shifted line by line."""
+    try:
+        rows, columns, segments = int(header.Rows), int(header.Columns), int(header.BitsAllocated) // 8
+    except (AttributeError, TypeError, ValueError):
+        return  # which the header's reader will say
+    if syntax == RLELossless and not rle_holds(frame, segments, rows * columns):
+        raise Unreadable(f"its compressed pixels are not {rows} rows of {columns}")
+    size = frame_size(frame)
+    if size not in (None, (rows, columns)):
+        raise Unreadable(f"its compressed pixels are {size[0]} rows of {size[1]}, not {rows} of {columns}")
 
 
 def _bytes(header: Dataset) -> int | None:

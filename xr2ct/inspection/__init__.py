@@ -1,4 +1,4 @@
-"""Looking at a store: counts, a sheet of pictures, a page to accept and reject cases on (`inspection.page`)."""
+"""Looking at a store: counts, a sheet of pictures, a page to accept and reject cases on (`page`)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,10 @@ from xr2ct.cli import main
         (["ingest", "lctsc", "/nowhere", "--out", "x.zarr"], "/nowhere"),
         (["ingest", "lctsc", ".", "--out", "x.zarr", "--geometry", "x2tc"], "did you mean 'x2ct'"),
         (["ingest", "lctsc", ".", "--out", "x.zarr", "--sad", "900", "--sid", "800"], "sad_mm < sid_mm"),
-        (["ingest", "lidc-idri", "configs", "--out", "x.zarr", "--splits", "sedeed"], "did you mean 'seeded'"),
+        (
+            ["ingest", "lidc-idri", "configs", "--out", "x.zarr", "--splits", "sedeed"],
+            "did you mean 'seeded'",
+        ),
         (["plan", "lctcs", ".", "--out", "x.csv"], "did you mean 'lctsc'"),
         (["plan", "lctsc", "/nowhere", "--out", "/tmp/x2ct-no-plan.csv"], "/nowhere"),
         (

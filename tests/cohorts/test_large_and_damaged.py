@@ -178,3 +178,12 @@ def test_a_pipe_is_not_waited_for(tmp_path, suffix):
     else:
         with pytest.raises(Refused, match="cannot be read"):
             read_image(path, {".nii": "nifti", ".mha": "mha"}[suffix])
+
+
+@pytest.mark.parametrize("dimensions", ["-1", "0", "99999999", "x"])
+def test_a_number_of_dimensions_that_ends_the_process(tmp_path, chest, dimensions):
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(chest.hu), str(path))
+    path.write_bytes(path.read_bytes().replace(b"NDims = 3", f"NDims = {dimensions}".encode()))
+    with pytest.raises(Refused, match="cannot be read as mha"):
+        read_image(path, "mha")

@@ -5,6 +5,7 @@ Each mutation says what it may change in a volume that is accepted.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,12 @@ class Series:
     def edit(self, index: int, change: Callable[[FileDataset], None]) -> None:
         data = pydicom.dcmread(self.files[index])
         change(data)
-        data.save_as(self.files[index], enforce_file_format=False)
+        changed = io.BytesIO()
+        try:
+            data.save_as(changed, enforce_file_format=False)
+        except Exception:  # what pydicom cannot write leaves the slice as it was
+            return
+        self.files[index].write_bytes(changed.getvalue())
 
 
 Mutation = Callable[[Series], Change]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
+
+MOST_BITS = 16
+"""DICOM has no more of integers that are compressed by these (PS3.5 section 8.2)."""
 
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _JPEG = b"\xff\xd8\xff"
@@ -11,15 +15,34 @@ _NO_FRAME = {0xC4, 0xC8, 0xCC}
 _JPEG_LS_FRAME = 0xF7
 
 
-def frame_size(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns from the head of a JPEG, JPEG-LS or JPEG 2000 codestream; None where it has none.
+class Frame(NamedTuple):
+    """What a codestream says it holds."""
+
+    rows: int
+    columns: int
+    samples: int
+    """A pixel: one of grey."""
+    bits: int
+    """A sample."""
+
+    def misfit(self, rows: int, columns: int) -> str:
+        """Why it is not a grey picture of that size; empty where it is. Decoders have died of others."""
+        if (self.rows, self.columns) != (rows, columns):
+            return f"compressed pixels are {self.rows} rows of {self.columns}, not {rows} of {columns}"
+        if self.samples != 1 or self.bits > MOST_BITS:
+            return f"compressed pixels are of {self.samples} samples of {self.bits} bits"
+        return ""
+
+
+def read_frame(data: bytes) -> Frame | None:
+    """From the head of a JPEG, JPEG-LS or JPEG 2000 codestream; None where it has none.
 
     ITU-T T.800 A.5.1 (SIZ), T.81 B.2.2 (SOF), T.87 C.2.2 (SOF55).
     """
     start = data.find(_JPEG_2000, 0, 1024)  # behind the boxes of a JP2 file, where there are some
     if start >= 0:
-        return _jpeg_2000_size(data[start + 8 : start + 24])
-    return _jpeg_size(data) if data.startswith(_JPEG) else None
+        return _jpeg_2000_frame(data[start + 8 : start + 43])
+    return _jpeg_frame(data) if data.startswith(_JPEG) else None
 
 
 def rle_holds(data: bytes, segments: int, size: int) -> bool:
@@ -45,22 +68,22 @@ def _run_lengths(packets: bytes, size: int) -> bool:
     return decoded == size and place <= len(packets) and not any(packets[place:])
 
 
-def _jpeg_2000_size(siz: bytes) -> tuple[int, int] | None:
-    if len(siz) < 16:
+def _jpeg_2000_frame(siz: bytes) -> Frame | None:
+    if len(siz) < 35:
         return None
-    right, bottom, left, top = struct.unpack(">4I", siz)
-    return bottom - top, right - left
+    right, bottom, left, top, samples, depth = struct.unpack(">4I16xHB", siz)
+    return Frame(bottom - top, right - left, samples, (depth & 0x7F) + 1)
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _jpeg_frame(data: bytes) -> Frame | None:
     place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF:
+    while place + 10 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         if marker == 0xFF:  # a fill byte
             place += 1
             continue
         if (0xC0 <= marker <= 0xCF and marker not in _NO_FRAME) or marker == _JPEG_LS_FRAME:
-            rows, columns = struct.unpack(">HH", data[place + 5 : place + 9])
-            return rows, columns
+            bits, rows, columns, samples = struct.unpack(">BHHB", data[place + 4 : place + 10])
+            return Frame(rows, columns, samples, bits)
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ sitk.ProcessObject.GlobalWarningDisplayOff()
 
 _TEXT_HEADERS = (".mha", ".mhd", ".nrrd", ".nhdr")
 _LONGEST_LINE = 1000
+_DIMENSIONS = re.compile(rb"(?:NDims\s*=|dimension\s*:)(.*)")
+_SOME = {b"1", b"2", b"3", b"4", b"5"}
 
 
 def read_itk(path: Path, reader: str) -> sitk.Image:
@@ -43,10 +46,14 @@ def itk_name(path: Path) -> Iterator[str]:
 
 
 def _check_lines(path: Path) -> None:
-    """Raise `OSError` for a header with a line that overruns the readers' buffers of 1024 bytes."""
+    """Raise `OSError` for a header that ends the process: a line that overruns the readers' buffers of 1024
+    bytes, a number of dimensions that is none."""
     with path.open("rb") as file:
         for line in iter(lambda: file.readline(_LONGEST_LINE + 1), b""):
             if len(line) > _LONGEST_LINE:
                 raise OSError(f"{path}: a line of its header is longer than {_LONGEST_LINE} bytes")
+            dimensions = _DIMENSIONS.match(line)
+            if dimensions and dimensions[1].strip() not in _SOME:
+                raise OSError(f"{path}: {line[:40]!r} in its header")
             if not line.strip() or line.startswith(b"ElementDataFile"):
                 return  # voxels follow

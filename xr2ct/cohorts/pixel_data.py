@@ -9,7 +9,7 @@ from typing import BinaryIO
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
-from xr2ct.cohorts.codestream import frame_size, rle_holds
+from xr2ct.cohorts.codestream import read_frame, rle_holds
 from xr2ct.cohorts.headers import Unreadable
 
 _DAMAGED = "pixels cannot be read (truncated or damaged)"
@@ -92,9 +92,9 @@ def _check_frame(frame: bytes, syntax: str, header: Dataset) -> None:
         return  # which the header's reader will say
     if syntax == RLELossless and not rle_holds(frame, segments, rows * columns):
         raise Unreadable(f"its compressed pixels are not {rows} rows of {columns}")
-    size = frame_size(frame)
-    if size not in (None, (rows, columns)):
-        raise Unreadable(f"its compressed pixels are {size[0]} rows of {size[1]}, not {rows} of {columns}")
+    held = read_frame(frame)
+    if held and (misfit := held.misfit(rows, columns)):
+        raise Unreadable(f"its {misfit}")
 
 
 def _bytes(header: Dataset) -> int | None:

@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from xr2ct.cohorts.burned_in import burned_in_text
-from xr2ct.cohorts.codestream import frame_size
+from xr2ct.cohorts.codestream import read_frame
 from xr2ct.cohorts.headers import Unreadable, read_header
 from xr2ct.cohorts.radiograph_header import ATTRIBUTES, attributes_of, words
 from xr2ct.cohorts.refused import Refused
@@ -210,14 +210,14 @@ def _pixels_alone(path: Path, header: Dataset, length: int) -> Dataset:
 
 def _check_codestreams(value: bytes, header: Dataset) -> None:
     """`Refused` for a compressed picture of another size than the header says: it is decoded at its own."""
-    expected = (_whole(header, "Rows"), _whole(header, "Columns"))
+    rows, columns = _whole(header, "Rows"), _whole(header, "Columns")
     try:
-        sizes = [frame_size(fragment) for fragment in generate_fragments(value)]
+        frames = [frame for frame in map(read_frame, generate_fragments(value)) if frame]
     except ValueError as error:
         raise Refused("its pixels cannot be read (truncated or damaged)") from error
-    other = next((size for size in sizes if size not in (None, expected)), None)
-    if other:
-        raise Refused(f"its compressed picture has {other} pixels where its header says {expected}")
+    for frame in frames:
+        if misfit := frame.misfit(rows, columns):
+            raise Refused(f"its {misfit}")
 
 
 def _decode(data: Dataset) -> np.ndarray:

@@ -173,7 +173,7 @@ def test_splits_by_list(few: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="SYN-0000 is in 'train' here and in 'test'"):
         run(few, store, splits=split_list)
     split_list.write_text("patient,split\nSYN-0000,train\nSYN-0000,val\n")
-    with pytest.raises(UserError, match="SYN-0000 is in train and in val"):
+    with pytest.raises(UserError, match="line 3: its patient is in train above and in val here"):
         run(few, tmp_path / "other.zarr", splits=split_list)
     split_list.write_text("patient,split\nELSE,train\n")
     with pytest.raises(UserError, match=r"lists none of the 3 patients found; give --splits seeded.*CSV"):

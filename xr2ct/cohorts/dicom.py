@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from xr2ct.cohorts import vocabulary
 from xr2ct.cohorts.headers import Unreadable, read_header
 from xr2ct.cohorts.itk import read_itk
-from xr2ct.cohorts.pixel_data import check_pixel_data
+from xr2ct.cohorts.pixel_data import check_frame, check_pixel_data
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.series import MIN_SLICES
 from xr2ct.cohorts.volume import AIR_HU, SPACING_MM, NativeVolume, clip_hu, patient_axes
@@ -67,6 +73,15 @@ _OPTIONAL = [
 ]
 
 
+_PLAIN = {
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+}
+"""Transfer syntaxes of pixels that are not compressed."""
+
+
 @dataclass(frozen=True)
 class Slice:
     """What a slice's header says of its place and its values."""
@@ -84,6 +99,7 @@ class Slice:
     intercept: float
     padding: tuple[tuple[float, float], ...]
     """Ranges of HU that stand for "no pixel"."""
+    compressed: bool = False
 
     @property
     def normal(self) -> np.ndarray:
@@ -253,6 +269,7 @@ def _slice(path: Path, header: Dataset) -> Slice:
         slope=slope,
         intercept=intercept,
         padding=_padding(header, slope, intercept),
+        compressed=header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian) not in _PLAIN,
     )
 
 
@@ -305,7 +322,11 @@ def _in_bits(value: int, bits: int, signed: bool) -> int:
 def _pixels(one: Slice) -> np.ndarray:
     """(row, column) int16 HU; GDCM decompresses and rescales."""
     try:
+        if one.compressed:
+            read_header(one.path, ["Rows", "Columns", "BitsAllocated"], check_frame)
         image = read_itk(one.path, "GDCMImageIO")
+    except Unreadable as error:
+        raise Refused(str(error), where=one.path.name) from error
     except (RuntimeError, OSError, MemoryError) as error:
         raise Refused("pixels cannot be read (truncated or damaged)", where=one.path.name) from error
     array = sitk.GetArrayViewFromImage(image)

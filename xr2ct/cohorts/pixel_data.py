@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
@@ -26,8 +27,8 @@ def check_pixel_data(file: BinaryIO, header: Dataset) -> None:
     """Raise `Unreadable` unless `file`, at the element after `header`, holds one frame's pixels and no other.
 
     Uncompressed ones have as many bytes as rows, columns and bits need: decoders cut and fill without a word.
-    Compressed ones lie in items that end inside the file and are of the header's size, and what follows the
-    pixels ends there too: decoders reserve whatever a length claims.
+    Compressed ones lie in items that end inside the file, and so does what follows the pixels: decoders
+    reserve whatever a length claims. What is in them: see `check_frame`.
     """
     syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
     if syntax == DeflatedExplicitVRLittleEndian:
@@ -38,7 +39,8 @@ def check_pixel_data(file: BinaryIO, header: Dataset) -> None:
     if tag != _PIXELS:
         raise Unreadable("no pixels")
     if length == _UNDEFINED:
-        _check_frame(_items(file, end), syntax, header)
+        for place in _items(file, end):
+            _skip(file, place.stop - place.start, end)
     else:
         _skip(file, length, end)
         expected = _bytes(header)
@@ -71,27 +73,32 @@ def _skip(file: BinaryIO, length: int, end: int) -> None:
     file.seek(length, os.SEEK_CUR)
 
 
-def _items(file: BinaryIO, end: int) -> bytes:
-    """The fragments of compressed pixels, joined; always little endian."""
-    items: list[bytes] = []
+def _items(file: BinaryIO, end: int) -> Iterator[range]:
+    """Where the items of compressed pixels lie; always little endian. Whoever draws the next is behind it."""
+    items = 0
     while len(start := file.read(8)) == 8:
         group, element, length = struct.unpack("<HHI", start)
-        if (group, element) == _CLOSED and len(items) >= 2:  # the table of offsets, and a fragment at least
-            return b"".join(items[1:])
-        if (group, element) != _ITEM or file.tell() + length > end:
+        if (group, element) == _CLOSED and items >= 2:  # the table of offsets, and a fragment at least
+            return
+        if (group, element) != _ITEM:
             break
-        items.append(file.read(length))
+        yield range(file.tell(), file.tell() + length)
+        items += 1
     raise Unreadable(_DAMAGED)
 
 
-def _check_frame(frame: bytes, syntax: str, header: Dataset) -> None:
-    """A frame of another size than the header's would be cut, filled or shifted line by line."""
-    try:
-        rows, columns, segments = int(header.Rows), int(header.Columns), int(header.BitsAllocated) // 8
-    except (AttributeError, TypeError, ValueError):
-        return  # which the header's reader will say
-    if syntax == RLELossless and not rle_holds(frame, segments, rows * columns):
-        raise Unreadable(f"its compressed pixels are not {rows} rows of {columns}")
+def check_frame(file: BinaryIO, header: Dataset) -> None:
+    """Raise `Unreadable` unless compressed pixels, at the element after `header`, are of the header's size.
+
+    Decoders cut and fill them, shift them line by line, or die. `check_pixel_data` was content with them.
+    """
+    end = os.fstat(file.fileno()).st_size
+    _element(file, "<", implicit=False)
+    _, *fragments = (file.read(len(place)) for place in _items(file, end))
+    frame = b"".join(fragments)
+    rows, columns, segments = int(header.Rows), int(header.Columns), int(header.BitsAllocated) // 8
+    if header.file_meta.TransferSyntaxUID == RLELossless and not rle_holds(frame, segments, rows * columns):
+        raise Unreadable(_DAMAGED)
     held = read_frame(frame)
     if held and (misfit := held.misfit(rows, columns)):
         raise Unreadable(f"its {misfit}")

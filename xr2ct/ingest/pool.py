@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import signal
@@ -105,12 +106,16 @@ class _Worker:
 
     def __init__(self, context: ForkServerContext, do: Callable[[Task], Outcome]) -> None:
         self.pipe, far = context.Pipe()
+        self._ready = False
         self._process = context.Process(target=_serve, args=(far, do), daemon=True)
         self._process.start()
         far.close()  # held by the process alone, so that its end is the pipe's end
 
     def start(self, task: Task, limit_s: float) -> None:
-        """Hand over a task."""
+        """Hand over a task, once the process has begun: what it imports first is not the case's time."""
+        if not self._ready:
+            with contextlib.suppress(EOFError, ConnectionResetError):  # dead already, which `answer` will say
+                self._ready = self.pipe.recv()
         self.task, self.deadline = task, time.monotonic() + limit_s
         try:
             self.pipe.send(task)
@@ -143,6 +148,7 @@ class _Worker:
 def _serve(pipe: connection.Connection, do: Callable[[Task], Outcome]) -> None:
     """The life of a worker: tasks until the pipe ends."""
     start_worker()
+    pipe.send(True)
     while True:
         try:
             task = pipe.recv()

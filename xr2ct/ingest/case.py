@@ -45,7 +45,7 @@ def _work(task: Task) -> Outcome:
     except Refused as refused:
         return Outcome(refused.reason, refused.where)
     count, refusals = write_pictures(task, attributes)
-    pictures = {layout.radiograph_array(p["name"]): p["sha256"] for p in attributes.get("radiographs", [])}
+    pictures = layout.picture_checksums(attributes)
     write.write_case(task.store, task.row.case, attributes)
     changed = (*changed, *_changed(task, pictures))
     return Outcome(radiographs=refusals, pictures=count, changed=changed)

@@ -28,7 +28,7 @@ Damaged = dict[str, dict[str, str]]
 
 def clear_damaged(store: Path) -> None:
     """Take away the JSON files and the refused.csv that cannot be read."""
-    for file in [*check.metadata_files(store), *_case_files(store)]:
+    for file in [*check.metadata_files(store), *layout.case_files(store)]:
         try:
             layout.read_json(store, file)
             continue
@@ -44,27 +44,23 @@ def clear_damaged(store: Path) -> None:
 
 def damaged_chunks(store: Path) -> Damaged:
     """The chunks of every case that has its file, checked one by one."""
-    cases = {file.stem: write.read_case(store, file.stem) for file in _case_files(store)}
+    cases = {file.stem: write.read_case(store, file.stem) for file in layout.case_files(store)}
     damaged: Damaged = {}
     for case, wrong in check.damaged_chunks(store, cases).items():
-        pictures = {
-            layout.radiograph_array(p["name"]): p["sha256"] for p in cases[case].get("radiographs", [])
-        }
-        expected = {**cases[case]["checksums"], **pictures}
+        expected = {**cases[case]["checksums"], **layout.picture_checksums(cases[case])}
         damaged[case] = {array: expected[array] for array in wrong}
         for array, problem in wrong.items():
             log.warning("%s: case %s: its chunk of %s %s", store, case, array, problem)
     for case, about in cases.items():
-        for picture in about.get("radiographs", []):
-            array = layout.radiograph_array(picture["name"])
+        for array, checksum in layout.picture_checksums(about).items():
             if not (store / array / "zarr.json").is_file():
-                damaged.setdefault(case, {})[array] = picture["sha256"]
+                damaged.setdefault(case, {})[array] = checksum
     return damaged
 
 
 def settle_case_files(store: Path) -> None:
     """Write every cases/ID.json again whose text is not as it was written: its last bytes are missing."""
-    for file in _case_files(store):
+    for file in layout.case_files(store):
         values = write.read_case(store, file.stem)
         if file.read_text(encoding="utf-8") != write.case_text(values):
             write.write_case(store, file.stem, values)
@@ -120,7 +116,7 @@ def remains(store: Path, asked: Plan, yes: Sequence[Key]) -> Remains:
     source's scans that are to be taken.
     """
     attributes = _attributes_left(store)
-    cases = [write.read_case(store, file.stem) for file in _case_files(store)]
+    cases = [write.read_case(store, file.stem) for file in layout.case_files(store)]
     rows = {about["row"]: Row(**{k: about[k] for k in ROW_KEYS}) for about in cases}
     for visible in attributes.get("cases", []):
         rows.setdefault(visible["row"], _visible_row(visible, yes))
@@ -140,7 +136,7 @@ def check_xrays(store: Path, plan: Plan) -> None:
     """`UserError` where cases have X-rays of which neither array nor plan were left to say what they are, and
     what the call says they are is not it."""
     angles = {x.geometry.name: {f"{a:g}" for a in x.angles} for x in plan.xrays}
-    for file in _case_files(store):
+    for file in layout.case_files(store):
         case = write.read_case(store, file.stem)
         for array in case["checksums"]:
             name = array.removeprefix("xray/")
@@ -168,7 +164,3 @@ def _visible_row(visible: Mapping[str, Any], yes: Sequence[Key]) -> Row:
     own = (key for key in yes if key[0] == patient and case in (patient, case_id(key, alone=False)))
     _, study, series = next(own, (patient, "", ""))
     return Row(case, patient, study, series, visible["split"])
-
-
-def _case_files(store: Path) -> list[Path]:
-    return sorted((store / "cases").glob("[!.]*.json"))

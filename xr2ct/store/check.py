@@ -27,7 +27,7 @@ def damage(store: Path) -> list[str]:
         lines.append(str(error))
     lines += _metadata_damage(store, attributes)
     visible = {c["id"]: c["row"] for c in attributes.get("cases", [])}
-    held = {p.stem for p in (store / "cases").glob("[!.]*.json")}
+    held = {p.stem for p in layout.case_files(store)}
     cases = {}
     for case in sorted(held | set(visible), key=lambda c: (visible.get(c, 0), c)):
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,16 @@ def chunk_file(store: Path, array: str, row: int) -> Path:
 
 def case_file(store: Path, case_id: str) -> Path:
     return store / "cases" / f"{case_id}.json"
+
+
+def case_files(store: Path) -> list[Path]:
+    """The cases/ID.json that are there, without what a killed writer left."""
+    return sorted((store / "cases").glob("[!.]*.json"))
+
+
+def picture_checksums(about: Mapping[str, Any]) -> dict[str, str]:
+    """Array → checksum of a case's radiographs, from its cases/ID.json."""
+    return {radiograph_array(p["name"]): p["sha256"] for p in about.get("radiographs", [])}
 
 
 def plan_file(store: Path) -> Path:

@@ -101,7 +101,7 @@ def retire(store: Path, geometry: str) -> None:
     if geometry in visible:
         group.attrs["geometries"] = [name for name in visible if name != geometry]
     array = xray_array(geometry)
-    for file in sorted((store / "cases").glob("[!.]*.json")):
+    for file in layout.case_files(store):
         case = read_case(store, file.stem)
         if case["checksums"].pop(array, None):
             write_case(store, file.stem, case)

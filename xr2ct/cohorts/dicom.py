@@ -19,6 +19,7 @@ from pydicom.uid import (
 )
 
 from xr2ct.cohorts import vocabulary
+from xr2ct.cohorts.facts import SAME_PLACE_MM
 from xr2ct.cohorts.headers import Unreadable, read_header
 from xr2ct.cohorts.itk import read_itk
 from xr2ct.cohorts.pixel_data import check_frame, check_pixel_data
@@ -34,8 +35,6 @@ GAP_TOLERANCE = 0.1
 """Largest departure of a gap from the series' median gap, as a part of it."""
 ROUNDING_MM = 0.11
 """What a gap may be off anyway: some scanners write positions to a tenth of a millimetre."""
-SAME_PLACE_MM = 0.01
-"""Slices nearer than this are two at one place."""
 TISSUE_HU = -900.0
 """From here up a padding value could be a patient's."""
 

@@ -1,4 +1,4 @@
-"""The two ways a command ends badly. Anything else that escapes is a defect and shows its traceback."""
+"""The ways a command ends early. Anything else that escapes is a defect and shows its traceback."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ class UserError(ValueError):
 
 class WorkFailed(Exception):
     """The request was right and the work could not be done. Exit code 1."""
+
+
+class Superseded(WorkFailed):
+    """A later incarnation of the run has taken over; this one may write nothing more. Exit code 77."""
+
+
+class Stopped(Exception):
+    """Asked to stop, and stopped with its state saved: the same command goes on. Exit code 75."""
+
+
+STOPPED = 75
+"""sysexits.h's EX_TEMPFAIL: try again later. A job that ends with it is requeued."""
+SUPERSEDED = 77
+"""A job that ends with it is not."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

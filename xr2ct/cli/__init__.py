@@ -1,6 +1,7 @@
 """The front door: arguments in, one call, a few lines out.
 
-Exit codes: 0 done; 1 the work failed; 2 the request was wrong, said in one or two lines.
+Exit codes: 0 done; 1 the work failed; 2 the request was wrong, said in one or two lines; 75 stopped when asked
+to, with everything saved that the same command goes on from.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from xr2ct import __version__
-from xr2ct.cli import data, experiments
+from xr2ct.cli import data, experiments, jobs, submission
 from xr2ct.cli.arguments import Parser
-from xr2ct.errors import UserError, WorkFailed
+from xr2ct.errors import STOPPED, Stopped, UserError, WorkFailed
 
 INFER = ("torch", "monai", "einops", "h5py", "pydicom", "safetensors", "scipy", "SimpleITK", "tqdm")
 """Packages that [infer] brings; anything else missing is [train]'s, or DALI."""
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except WorkFailed as error:
         return _fail(error, 1)
+    except Stopped as error:
+        return _fail(error, STOPPED)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package in ("", "xr2ct", "launch"):
@@ -48,7 +51,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="xr2ct", description="X-rays to CT-like volumes", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"xr2ct {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (*data.COMMANDS, *experiments.COMMANDS):
+    for add in (*data.COMMANDS, *experiments.COMMANDS, *submission.COMMANDS, *jobs.COMMANDS):
         add(commands)
     return parser
 

@@ -132,26 +132,6 @@ def run_report(args: argparse.Namespace) -> None:
         track_artifact(run, args.out, "report")
 
 
-def add_submit(commands: Any) -> None:
-    p = command(
-        commands, "submit", run_submit, "start a training job on a cluster, or on this machine's ranks"
-    )
-    config_arguments(p)
-    p.add_argument("--cluster", required=True, metavar="PROFILE")
-    p.add_argument("--wait", action="store_true", help="follow rank 0's log until the job has ended")
-
-
-def run_submit(args: argparse.Namespace) -> None:
-    from launch.profiles import load_profile
-    from launch.submit import follow, submit
-
-    submission = submit(args.config, args.overrides, load_profile(args.cluster))
-    print(f"job {submission.job.job_id}: {submission.run}", flush=True)
-    if args.wait:
-        for line in follow(submission):
-            print(line, file=sys.stderr, flush=True)
-
-
 def add_track(commands: Any) -> None:
     p = command(commands, "track", run_track, "bring the tracker level with a run's own files")
     p.add_argument("action", choices=("sync",))
@@ -173,6 +153,5 @@ COMMANDS = (
     add_score,
     add_reconstruct,
     add_report,
-    add_submit,
     add_track,
 )

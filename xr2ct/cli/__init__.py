@@ -1,7 +1,8 @@
 """The front door: arguments in, one call, a few lines out.
 
-Exit codes: 0 done; 1 the work failed; 2 the request was wrong, said in one or two lines; 75 stopped when asked
-to, with everything saved that the same command goes on from.
+Exit codes: 0 done; 1 the work failed; 2 the request was wrong, said in one or two lines; 75 stopped when
+asked to, with everything saved that the same command goes on from; 77 a later incarnation of the run has taken
+over.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from xr2ct import __version__
 from xr2ct.cli import data, experiments, jobs, submission
 from xr2ct.cli.arguments import Parser
-from xr2ct.errors import STOPPED, Stopped, UserError, WorkFailed
+from xr2ct.errors import STOPPED, SUPERSEDED, Stopped, Superseded, UserError, WorkFailed
 
 INFER = ("torch", "monai", "einops", "h5py", "pydicom", "safetensors", "scipy", "SimpleITK", "tqdm")
 """Packages that [infer] brings; anything else missing is [train]'s, or DALI."""
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
     except UserError as error:
         return _fail(error, 2)
+    except Superseded as error:
+        return _fail(error, SUPERSEDED)
     except WorkFailed as error:
         return _fail(error, 1)
     except Stopped as error:

@@ -1,8 +1,8 @@
 """The front door: arguments in, one call, a few lines out.
 
 Exit codes: 0 done; 1 the work failed; 2 the request was wrong, said in one or two lines; 75 stopped when
-asked to, with everything saved that the same command goes on from; 77 a later incarnation of the run has taken
-over.
+asked to, with everything saved that the same command goes on from; 77 a later incarnation of the run has
+taken over.
 """
 
 from __future__ import annotations

@@ -1,20 +1,24 @@
-"""Files that come with the program: configs/ of a clone, or share/xr2ct/configs/ of an installation."""
+"""Files that come with the program: configs/ and slurm/.
+
+They lie beside the package in a clone and in a run's frozen code (RUN/code), and under share/xr2ct/ of an
+installation.
+"""
 
 from __future__ import annotations
 
-import sys
+import sysconfig
 from pathlib import Path
 
 from xr2ct.errors import WorkFailed
 
 _PLACES = (
-    Path(__file__).resolve().parents[1] / "configs",
-    Path(sys.prefix) / "share" / "xr2ct" / "configs",
+    Path(__file__).resolve().parents[1],
+    Path(sysconfig.get_path("data")) / "share" / "xr2ct",
 )
 
 
 def shipped(name: str) -> Path:
-    """The file or folder `name` under configs/; `WorkFailed` where the installation lacks it."""
+    """The file or folder `name` (`configs/cohorts.yaml`, `slurm/profiles`); `WorkFailed` where it is lacking."""
     for place in _PLACES:
         if (place / name).exists():
             return place / name

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from xr2ct import shipped
 from xr2ct.cohorts.catalogue import OWN, Rule, catalogue, cohort
 from xr2ct.cohorts.names import COHORTS, check_cohort
 from xr2ct.cohorts.splits import resolve_splits
-from xr2ct.errors import UserError, WorkFailed
+from xr2ct.errors import UserError
 
 
 @pytest.fixture
@@ -89,21 +87,6 @@ def test_a_mistake_in_the_file_is_named(own, text, told):
 def test_an_unknown_name_tells_the_nearest():
     with pytest.raises(UserError, match="did you mean 'lidc-idri'"):
         cohort("lidc")
-
-
-def test_shipped_files_are_found_in_an_installation_too(tmp_path, monkeypatch):
-    installed = tmp_path / "share" / "xr2ct" / "configs"
-    installed.mkdir(parents=True)
-    (installed / "only-there.yaml").touch()
-    monkeypatch.setattr(shipped, "_PLACES", (shipped._PLACES[0], installed))
-    assert shipped.shipped("only-there.yaml") == installed / "only-there.yaml"
-    assert shipped.shipped("cohorts.yaml").parent != installed
-    with pytest.raises(WorkFailed, match=r"nowhere\.yaml"):
-        shipped.shipped("nowhere.yaml")
-
-
-def test_the_wheels_place_lies_under_this_python():
-    assert Path(sys.prefix) / "share" / "xr2ct" / "configs" in shipped._PLACES
 
 
 def test_every_cohorts_splits_are_shipped():

@@ -125,7 +125,7 @@ def cohort(name: str) -> Cohort:
 
 @cache
 def _catalogue(own: str) -> Mapping[str, Cohort]:
-    known = _read(shipped("cohorts.yaml"))
+    known = _read(shipped("configs/cohorts.yaml"))
     if own:
         known |= _read(Path(own))
     return MappingProxyType(known)

@@ -30,7 +30,7 @@ def resolve_splits(value: str | Path) -> Mapping[str, str] | Literal["seeded", "
         return "test"
     if isinstance(value, Path) or "/" in value or value.endswith(".csv"):
         return read_split_list(Path(value))
-    lists = {path.stem: path for path in shipped("splits").glob("*.csv")}
+    lists = {path.stem: path for path in shipped("configs/splits").glob("*.csv")}
     if value not in lists:
         raise UserError(f"unknown splits {value!r}: {nearest(value, [*DRAWN, *lists])} (or a CSV's path)")
     return read_split_list(lists[value])

@@ -18,18 +18,18 @@ from dataclasses import dataclass, replace
 from xr2ct.errors import WorkFailed
 
 ENDED = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED LAUNCH_FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED"
-    " RECONFIG_FAIL REVOKED TIMEOUT".split()
-)
-"""States that a job does not leave again. All others live: they wait, run, end, or are about to be run anew."""
+    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL",
+     "OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT")
+)  # fmt: skip
+"""States that a job does not leave again. All others live: they wait, run, end, or will be run anew."""
 
 _ANSWER_S = 90.0
 """A loaded slurmctld may take a minute; MessageTimeout, Slurm's own limit for one message, is 10 s."""
 _AT_ONCE = 1000
 """Job ids in one command line."""
 _RANGE_SHOWN = re.compile(r"(\d+)_\[([\d,\-:]+)(?:%\d+)?\]")
-_SQUEUE = "JobArrayID State NodeList Reason RestartCnt TimeUsed TimeLeft exit_code".split()
-_SACCT = "JobID State NodeList Reason ElapsedRaw TimelimitRaw ExitCode Submit".split()
+_SQUEUE = ("JobArrayID", "State", "NodeList", "Reason", "RestartCnt", "TimeUsed", "TimeLeft", "exit_code")
+_SACCT = ("JobID", "State", "NodeList", "Reason", "ElapsedRaw", "ExitCode", "Submit")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _accounting(ids: Collection[str]) -> Iterator[JobState]:
         text = _ask("sacct", "--parsable2", "--noheader", "--allocations", "--duplicates",
                     f"--jobs={','.join(some)}", f"--format={','.join(_SACCT)}")  # fmt: skip
         for line in text.splitlines():
-            shown, state, node, reason, elapsed, limit, code, submitted = line.split("|")
+            shown, state, node, reason, elapsed, code, submitted = line.split("|")
             elapsed_s = float(elapsed) if elapsed.isdigit() else None
             job = JobState(
                 id=shown,

@@ -18,7 +18,7 @@ _PLACES = (
 
 
 def shipped(name: str) -> Path:
-    """The file or folder `name` (`configs/cohorts.yaml`, `slurm/profiles`); `WorkFailed` where it is lacking."""
+    """The file or folder `name`, as `slurm/profiles`; `WorkFailed` where the installation lacks it."""
     for place in _PLACES:
         if (place / name).exists():
             return place / name

@@ -156,15 +156,15 @@ def test_twice_level(make_run: MakeRun) -> None:
 
 def evaluate(run: Run, step: int) -> None:
     """Two patients scored; an MAE is known of one."""
-    from xr2ct.evaluation.results import result_file, write_rows
+    from xr2ct.evaluation.results import result_file, commit_rows
 
     about = {"views": "90+0", "scaling": "window", "weights": "mapper", "store": "0"}
     rows = [
         {"case": "a", **about, "honest/psnr": 20.0, "honest/mae_hu": 100.0},
         {"case": "b", **about, "honest/psnr": 22.0},
     ]
-    write_rows(result_file(run, f"step-{step:06d}", "lidc-idri", "val"), rows)
-    write_rows(result_file(run, "prior-mean", "lidc-idri", "val"), rows)
+    commit_rows(result_file(run, f"step-{step:06d}", "lidc-idri", "val"), rows)
+    commit_rows(result_file(run, "prior-mean", "lidc-idri", "val"), rows)
 
 
 def test_artifacts(make_run: MakeRun, tmp_path: Path) -> None:

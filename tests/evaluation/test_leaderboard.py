@@ -16,7 +16,7 @@ from xr2ct.evaluation.leaderboard import (
     read_leaderboard,
     rebuild_leaderboard,
 )
-from xr2ct.evaluation.results import COLUMNS, read_results, read_rows, result_file, write_rows
+from xr2ct.evaluation.results import COLUMNS, commit_rows, read_results, read_rows, result_file
 from xr2ct.run import Run, step_name
 
 CASES = ["a", "b"]
@@ -32,7 +32,7 @@ def rows(psnr: float, cases: list[str] = CASES) -> list[dict[str, object]]:
 
 
 def put(run: Run, source: str, psnr: float, split: str = "val", cases: list[str] = CASES) -> None:
-    write_rows(result_file(run, source, "lidc-idri", split), rows(psnr, cases))
+    commit_rows(result_file(run, source, "lidc-idri", split), rows(psnr, cases))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_rows_come_back_as_written(run: Run) -> None:
     file = result_file(run, "step-000500", "lidc-idri", "val")
-    write_rows(file, rows(20))
+    commit_rows(file, rows(20))
     (back, _) = read_rows(file) or []
     assert back["case"] == "a" and back["views"] == "90+0" and back["honest/psnr"] == 19
     assert back["psct/psnr"] != back["psct/psnr"]

@@ -13,8 +13,9 @@ from torch import Tensor
 from xr2ct.cohorts.reader import read_volume_file
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.evaluation import priors
-from xr2ct.evaluation.scoring import TRUTH, Pair
-from xr2ct.evaluation.sweep import Sweep, choose_device, find_pairs, finish, score_and_commit
+from xr2ct.evaluation.pairs import Pair, Stores, find_pairs
+from xr2ct.evaluation.scoring import TRUTH
+from xr2ct.evaluation.sweep import Sweep, choose_device, finish, score_and_commit
 from xr2ct.evaluation.truth import Truth
 from xr2ct.methods.base import Batch
 from xr2ct.run import Run
@@ -43,15 +44,18 @@ def evaluate_predictions(
         raise UserError(f"{folder}: not a folder of predictions")
     experiment = run.experiment()
     device = choose_device(experiment, device)
-    sweep = Sweep()
-    pairs = [p for p in find_pairs(experiment, cohorts, sweep.missing) if _all_there(folder, p)]
+    sweep, stores = Sweep(), Stores()
+    pairs = [p for p in find_pairs(experiment, cohorts, sweep.missing, stores) if _all_there(folder, p)]
     if not pairs:
         raise UserError(f"{folder}: holds no CASE{', CASE'.join(FORMATS)} of the cases asked for")
     spacing = pairs[0].store.cube_mm / experiment.data.size
     predictor = _Files(folder, experiment.data.size, spacing)
-    failures: list[str] = []
+    failures: dict[str, None] = {}
     for pair in pairs:
-        failures += score_and_commit(run, pair, {name: predictor}, experiment, device, sweep)
+        failed = score_and_commit(
+            run, pair, {name: predictor}, experiment, device, sweep, stores, replace=True
+        )
+        failures |= dict.fromkeys(failed.values())
     finish(run, experiment, pairs, sweep)
     if failures:
         raise WorkFailed("\n".join(failures))

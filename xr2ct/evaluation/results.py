@@ -11,14 +11,14 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xr2ct.cohorts.catalogue import NAME
 from xr2ct.cohorts.names import SPLITS
-from xr2ct.evaluation import metrics, reprojection
+from xr2ct.evaluation import metrics, once, reprojection
 from xr2ct.run import Run, step_of, write_atomically
 
 COLUMNS = (*metrics.COLUMNS, *reprojection.COLUMNS)
@@ -83,12 +83,30 @@ def views_label(angles_deg: Sequence[float]) -> str:
     return "+".join(f"{angle:g}" for angle in angles_deg)
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Commit a file: whoever reads it sees all of it or none. Metrics that a row lacks are left empty."""
+def commit_rows(path: Path, rows: Sequence[Row], keep: Callable[[Sequence[Row]], bool] | None = None) -> bool:
+    """Commit a file: whoever reads it sees all of it or none. Metrics that a row lacks are left empty.
+
+    keep: of a file that is there already, whether it stays and these rows are dropped; then the first to
+    commit wins, however many computed the same. Without it the file is replaced. Returns whether these rows
+    are the file now.
+    """
     lines = [
         [row[name] for name in LABELS] + [number(row.get(name, math.nan)) for name in COLUMNS] for row in rows
     ]
-    write_atomically(path, csv_text([[*LABELS, *COLUMNS], *lines]))
+    text = csv_text([[*LABELS, *COLUMNS], *lines])
+    if keep is None:
+        write_atomically(path, text)
+        return True
+
+    def stale(file: Path) -> bool:
+        there = read_rows(file)
+        return there is None or not keep(there)
+
+    while not once.create(path, text):
+        if path.exists() and not stale(path):
+            return False
+        once.remove_if(path, stale)
+    return True
 
 
 def read_rows(path: Path) -> list[Row] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,12 +12,12 @@ from tqdm import tqdm
 from xr2ct.config import Experiment
 from xr2ct.errors import WorkFailed
 from xr2ct.evaluation.metrics import score_volume
+from xr2ct.evaluation.pairs import Pair
 from xr2ct.evaluation.reprojection import project_hu, reprojection_error
-from xr2ct.evaluation.results import Row, views_label
+from xr2ct.evaluation.results import Row
 from xr2ct.evaluation.truth import Truth, read_truths
 from xr2ct.loading.loader import sequential
 from xr2ct.methods.base import Batch
-from xr2ct.store import Case, Store
 
 log = logging.getLogger(__name__)
 
@@ -29,45 +28,26 @@ TRUTH = "truth"
 """The truth in a reconstruction's place: its re-projection error is what the volume's grid alone costs."""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A cohort's split."""
-
-    store: Store
-    split: str
-    cases: Sequence[Case]
-
-    def __str__(self) -> str:
-        return f"{self.store.cohort} {self.split}"
-
-
 def the_truth(batch: Batch, truths: Sequence[Truth]) -> Tensor:
     return batch.ct
 
 
-def labels(pair: Pair, experiment: Experiment, source: str) -> dict[str, str]:
-    """What is the same in all rows of a file."""
-    data = experiment.data
-    return {
-        "views": views_label(data.views),
-        "scaling": data.scaling,
-        "weights": experiment.evaluation.weights if source.startswith("step-") else "",
-        "store": pair.store.checksum(data.size, data.geometry)[:12],
-    }
-
-
 def score_pair(
-    pair: Pair, predictors: Mapping[str, Predictor], experiment: Experiment, device: torch.device
-) -> tuple[dict[str, list[Row]], list[str]]:
-    """Rows by source, and why a source has none: a reconstruction that is not finite, by case.
+    pair: Pair,
+    predictors: Mapping[str, Predictor],
+    labels: Mapping[str, Mapping[str, str]],
+    experiment: Experiment,
+    device: torch.device,
+) -> tuple[dict[str, list[Row]], dict[str, str]]:
+    """Rows by source, and by source why it has none: a reconstruction that is not finite, by case.
 
-    Volumes, masks and X-rays are read once for all sources. Raises `StoreError` for a damaged chunk.
+    labels: by source, what is the same in all its rows. Volumes, masks and X-rays are read once for all
+    sources. Raises `StoreError` for a damaged chunk.
     """
     data, told = experiment.data, experiment.evaluation
     cases = {case.id: case for case in pair.cases}
-    shared = {source: labels(pair, experiment, source) for source in predictors}
     rows: dict[str, list[Row]] = {source: [] for source in predictors}
-    failures: list[str] = []
+    failures: dict[str, str] = {}
     batches = sequential(pair.store, pair.cases, data, batch=told.batch, device=device)
     with tqdm(total=len(cases), desc=str(pair), unit="patient", disable=None) as progress:
         for batch in batches:
@@ -76,11 +56,11 @@ def score_pair(
                 try:
                     scored = _score(source, predictors[source](batch, truths), truths, pair, experiment)
                 except WorkFailed as failure:
-                    failures.append(f"{pair}, {source}: {failure}")
+                    failures[source] = f"{pair}, {source}: {failure}"
                     del rows[source]
                     continue
                 rows[source] += [
-                    {"case": truth.case, **shared[source], **scores}
+                    {"case": truth.case, **labels[source], **scores}
                     for truth, scores in zip(truths, scored, strict=True)
                 ]
             progress.update(len(truths))

@@ -9,7 +9,6 @@ Each cohort's volumes, masks and X-rays are read once for a group of checkpoints
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -18,23 +17,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xr2ct.cohorts.catalogue import catalogue
-from xr2ct.cohorts.names import check_cohort
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed
-from xr2ct.evaluation import priors, reprojection
+from xr2ct.evaluation import priors
 from xr2ct.evaluation.leaderboard import choose_best, rebuild_leaderboard
-from xr2ct.evaluation.results import read_rows, result_file, write_rows
-from xr2ct.evaluation.scoring import TRUTH, Pair, Predictor, labels, score_pair, the_truth
+from xr2ct.evaluation.pairs import Expected, Pair, Stores, find_pairs, learnt_from
+from xr2ct.evaluation.results import commit_rows, read_rows, result_file
+from xr2ct.evaluation.scoring import TRUTH, Predictor, score_pair, the_truth
 from xr2ct.evaluation.truth import Truth
-from xr2ct.loading.loader import NO_AUGMENTATION
-from xr2ct.loading.source import Source
 from xr2ct.methods.base import Batch
 from xr2ct.models.mapper import Mapper
 from xr2ct.run import Run, step_name
-from xr2ct.store import Store
-from xr2ct.store.apart import check_apart
-from xr2ct.training.start import training_cases
 from xr2ct.weights import Which, load_mapper
 
 log = logging.getLogger(__name__)
@@ -71,17 +64,23 @@ def evaluate(
     experiment = run.experiment()
     device = choose_device(experiment, device)
     chosen = choose_steps(run, steps)
-    sweep = Sweep()
-    pairs = find_pairs(experiment, cohorts, sweep.missing)
-    methods = _methods(experiment, device, sweep.missing)
-    failures: list[str] = []
+    sweep, stores = Sweep(), Stores()
+    pairs = find_pairs(experiment, cohorts, sweep.missing, stores)
+    methods = load_methods(experiment, device, sweep.missing, stores)
+    for name, why in sweep.missing.items():
+        log.warning("%s left out: %s", name, why)
+    failures: dict[str, None] = {}
     for group in (chosen[i : i + AT_ONCE] for i in range(0, len(chosen), AT_ONCE)):
-        which = experiment.evaluation.weights
-        checkpoints = {step_name(step): _Checkpoint(run.checkpoint(step), which, device) for step in group}
+        predictors = {**methods, **load_checkpoints(run, experiment, group, device)}
         for pair in pairs:
-            lacking = _lacking(run, pair, {**methods, **checkpoints}, experiment)
+            lacking = {
+                source: predictor
+                for source, predictor in predictors.items()
+                if not is_current(run, pair, source, Expected.of(pair, experiment, source, stores))
+            }
             if lacking:
-                failures += score_and_commit(run, pair, lacking, experiment, device, sweep)
+                failed = score_and_commit(run, pair, lacking, experiment, device, sweep, stores)
+                failures |= dict.fromkeys(failed.values())
                 finish(run, experiment, pairs, sweep)
     finish(run, experiment, pairs, sweep)
     if failures:
@@ -111,44 +110,6 @@ def choose_steps(run: Run, steps: str | int | Sequence[int]) -> list[int]:
     return sorted({int(step) for step in asked})
 
 
-def find_pairs(experiment: Experiment, cohorts: Sequence[str] | None, missing: dict[str, str]) -> list[Pair]:
-    """Splits to score, in the cohorts' order; one not there is noted in `missing`, refused if asked for.
-
-    `UserError` where somebody learnt from is in one of them.
-    """
-    data = experiment.data
-    asked = {check_cohort(name) for name in cohorts or ()}
-    pairs = []
-    wanted = asked or {data.cohort, *experiment.evaluation.cohorts}
-    for cohort in (c for c in catalogue() if c in wanted):
-        try:
-            store = _open(experiment, cohort)
-        except UserError as error:
-            if asked:
-                raise
-            _leave_out(missing, cohort, str(error))
-            continue
-        splits = {
-            name: store.split(name) for name in (("val", "test") if cohort == data.cohort else ("test",))
-        }
-        if asked and not any(splits.values()):
-            raise UserError(f"{store.path}: no case in its {' or '.join(splits)} split")
-        for split, cases in splits.items():
-            if cases:
-                pairs.append(Pair(store, split, cases))
-            else:
-                _leave_out(missing, f"{cohort}-{split}", f"{store.path}: no case in its {split} split")
-    if not pairs:
-        raise UserError(f"{data.stores}: no store with a case to score, of {', '.join(missing)}")
-    tested = {pair.store.path: pair.store for pair in pairs}
-    try:
-        learnt = Store.open(data.store(data.cohort))
-    except UserError:
-        return pairs  # not there to compare with: `_methods` says so
-    check_apart(learnt, list(tested.values()))
-    return pairs
-
-
 def score_and_commit(
     run: Run,
     pair: Pair,
@@ -156,17 +117,28 @@ def score_and_commit(
     experiment: Experiment,
     device: torch.device,
     sweep: Sweep,
-) -> list[str]:
-    """Write a split's file of each source; returns what failed."""
+    stores: Stores,
+    *,
+    replace: bool = False,
+) -> dict[str, str]:
+    """Commit a split's file of each source, once; returns by source why it has none.
+
+    A file that is there and current is kept, since another process may have committed it meanwhile, unless
+    `replace`.
+    """
+    expected = {source: Expected.of(pair, experiment, source, stores) for source in predictors}
+    labels = {source: dict(told.labels) for source, told in expected.items()}
     try:
-        rows, failures = score_pair(pair, predictors, experiment, device)
+        rows, failures = score_pair(pair, predictors, labels, experiment, device)
     except WorkFailed as failure:
-        return [f"{pair}: {failure}"]
+        return dict.fromkeys(predictors, f"{pair}: {failure}")
     for source in rows:
         file = result_file(run, source, pair.store.cohort, pair.split)
-        write_rows(file, rows[source])
-        sweep.written.append(file)
-        log.info("%s: %s, %d patients", pair, source, len(rows[source]))
+        if commit_rows(file, rows[source], None if replace else expected[source].met_by):
+            sweep.written.append(file)
+            log.info("%s: %s, %d patients", pair, source, len(rows[source]))
+        else:
+            log.info("%s: %s has been scored by another process meanwhile", pair, source)
     return failures
 
 
@@ -197,14 +169,23 @@ class _Checkpoint:
             return self._mapper(batch.views)
 
 
-def _methods(experiment: Experiment, device: torch.device, missing: dict[str, str]) -> dict[str, Predictor]:
+def load_checkpoints(
+    run: Run, experiment: Experiment, steps: Sequence[int], device: torch.device
+) -> dict[str, Predictor]:
+    """By source; each is read when it is first needed, and once."""
+    which = experiment.evaluation.weights
+    return {step_name(step): _Checkpoint(run.checkpoint(step), which, device) for step in steps}
+
+
+def load_methods(
+    experiment: Experiment, device: torch.device, missing: dict[str, str], stores: Stores
+) -> dict[str, Predictor]:
     """The rows without a checkpoint."""
     methods: dict[str, Predictor] = {TRUTH: the_truth} if experiment.evaluation.reprojection else {}
     try:
-        store = _open(experiment, experiment.data.cohort)
-        cases = training_cases(experiment, store)
+        store, cases = learnt_from(experiment, stores)
     except UserError as error:
-        _leave_out(missing, "priors", str(error))
+        missing["priors"] = str(error)
         return methods
 
     @cache
@@ -216,39 +197,10 @@ def _methods(experiment: Experiment, device: torch.device, missing: dict[str, st
     return methods
 
 
-def _open(experiment: Experiment, cohort: str) -> Store:
-    """A cohort's store; `UserError` where it is not there or other than the mapper was trained for."""
-    data, resolved = experiment.data, experiment.resolved
-    store = Store.open(data.store(cohort))
-    Source(store, [], data, NO_AUGMENTATION)
-    made = {"cube_mm": store.cube_mm, **store.geometries[data.geometry].as_attributes()}
-    trained = {"cube_mm": resolved.cube_mm, **resolved.geometry} if resolved else made
-    for key, value in made.items():
-        if trained.get(key) != value:
-            raise UserError(f"{store.path}: {key} {value}, but the run was trained with {trained.get(key)}")
-    return store
-
-
-def _lacking(
-    run: Run, pair: Pair, predictors: Mapping[str, Predictor], experiment: Experiment
-) -> dict[str, Predictor]:
-    """The sources whose file is not there, or is not of this split's cases, views, weights and volumes."""
-    return {s: p for s, p in predictors.items() if not _is_current(run, pair, s, experiment)}
-
-
-def _is_current(run: Run, pair: Pair, source: str, experiment: Experiment) -> bool:
+def is_current(run: Run, pair: Pair, source: str, expected: Expected) -> bool:
+    """Whether the source's file is there, and of this split's cases, views, weights and volumes."""
     rows = read_rows(result_file(run, source, pair.store.cohort, pair.split))
-    if rows is None or [row["case"] for row in rows] != [case.id for case in pair.cases]:
-        return False
-    expected = labels(pair, experiment, source)
-    if any(row[name] != value for row in rows for name, value in expected.items()):
-        return False
-    return not experiment.evaluation.reprojection or not math.isnan(rows[0][reprojection.COLUMNS[0]])
-
-
-def _leave_out(missing: dict[str, str], name: str, reason: str) -> None:
-    missing[name] = reason
-    log.warning("%s left out: %s", name, reason)
+    return rows is not None and expected.met_by(rows)
 
 
 def choose_device(experiment: Experiment, device: torch.device | str | None) -> torch.device:

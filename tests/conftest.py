@@ -10,6 +10,16 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+CLUSTER = Path(__file__).with_name("cluster")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tests on a real Slurm run when asked for by name, `pytest tests/cluster`: they take half an hour."""
+    if collection_path != CLUSTER:
+        return None
+    asked = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
+    return None if any(path.is_relative_to(CLUSTER) for path in asked) else True
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -96,7 +96,7 @@ def start_database(cluster: Cluster) -> None:
     if processes.pid(cluster, "mariadbd") is not None:
         return
     data = cluster.folder / "mariadb"
-    # No server configuration of the machine's own, and no host beyond the socket in this folder, so no password.
+    # None of the machine's own configuration; reached by the socket in this folder alone, so no password.
     base = ["--no-defaults", f"--datadir={data}", "--user=root"]
     if not (data / "mysql").is_dir():
         processes.command(cluster, "mariadb-install-db", *base, "--skip-test-db", timeout_s=180.0)

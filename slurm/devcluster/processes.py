@@ -32,7 +32,9 @@ def command(cluster: Cluster, *words: str, timeout_s: float = 30.0) -> str:
         words, env=environment(cluster), capture_output=True, text=True, timeout=timeout_s, check=False
     )
     if done.returncode != 0:
-        raise Failed(f"{' '.join(words)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}")
+        raise Failed(
+            f"{' '.join(words)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
+        )
     return done.stdout
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ class Config(Section):
     width: int = Field(4, ge=1)
     explode_at: int | None = None
     """The training pass, counted from 1, whose output is infinite."""
+    sleep_s: float = Field(0.0, ge=0)
+    """How long each pass takes at least: time for a fault to happen in."""
 
 
 class TinyConv(nn.Module):
@@ -25,9 +29,11 @@ class TinyConv(nn.Module):
         self.first = nn.Conv3d(in_channels, config.width, 3, padding=1)
         self.second = nn.Conv3d(config.width, 1, 3, padding=1)
         self.explode_at = config.explode_at
+        self.sleep_s = config.sleep_s
         self.passes = 0
 
     def forward(self, x: Tensor) -> Tensor:
+        time.sleep(self.sleep_s)
         self.passes += torch.is_grad_enabled()
         hidden = nn.functional.dropout(torch.tanh(self.first(x)), 0.1, training=True)
         factor = float("inf") if self.passes == self.explode_at else 1.0

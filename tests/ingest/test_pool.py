@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def meet_fate(task: Task) -> Outcome:
         time.sleep(600)
     if fate == "full disk":
         raise OSError(28, "No space left on device")
+    if fate.startswith("away"):
+        name, _, once = fate.partition(" ")
+        if not once or _tries(task.store, task.row.case) == 1:
+            return Outcome("cannot be read (Input/output error)", failed=True)
     if fate == "fault":
         raise ZeroDivisionError("a fault of ours")
     if fate.startswith("SIG"):
@@ -45,18 +50,47 @@ def _tries(folder: Path, case: str) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_culprits_are_refused_and_the_others_go_on(tmp_path, workers):
-    fates = ["", "SIGSEGV", "refused", "", "SIGKILL", "SIGKILL once", "sleeps", "", "SIGABRT", ""]
+    fates = [
+        "",
+        "SIGSEGV",
+        "refused",
+        "away",
+        "SIGKILL",
+        "SIGKILL once",
+        "sleeps",
+        "",
+        "SIGABRT",
+        "away once",
+    ]
     tasks = _tasks(tmp_path, fates)
-    ended = {t.index: o.reason for t, o in run_tasks(tasks, workers, limit_s=8.0, do=meet_fate)}
+    ended = {t.index: o.reason for t, o in run_tasks(tasks, workers, limit_s=4.0, do=meet_fate)}
     assert ended == {
-        **dict.fromkeys([0, 3, 5, 7, 9], ""),
+        **dict.fromkeys([0, 5, 7, 9], ""),
         1: "the reader crashed (SIGSEGV), twice",
         2: "too few slices",
+        3: "cannot be read (Input/output error), twice",
         4: "its worker was killed, perhaps for want of memory (fewer --workers need less), twice",
-        6: "took longer than 0.133333 minutes",
+        6: "took longer than 0.0666667 minutes, twice",
         8: "the reader crashed (SIGABRT), twice",
     }
-    assert [_tries(tmp_path, f"case-{n}") for n in range(10)] == [1, 2, 1, 1, 2, 2, 1, 1, 2, 1]
+    assert [_tries(tmp_path, f"case-{n}") for n in range(10)] == [1, 2, 1, 2, 2, 2, 2, 1, 2, 2]
+
+
+def test_without_a_retry_failures_are_told_and_an_earlier_one_counts(tmp_path):
+    once, before, fit = _tasks(tmp_path, ["SIGKILL", "SIGKILL", ""])
+    begun: list[int] = []
+    results = run_tasks(
+        [once, replace(before, tried=True), fit],
+        2,
+        do=meet_fate,
+        begun=lambda task: begun.append(task.index),
+        retry=False,
+    )
+    ended = {task.index: outcome for task, outcome in results}
+    assert ended[0].failed and not ended[0].reason.endswith("twice")
+    assert not ended[1].failed and ended[1].reason.endswith("twice")
+    assert ended[2] == Outcome("")
+    assert sorted(begun[:2]) == [0, 2] and begun[2:] == [1], "a case that failed before is done last, alone"
 
 
 def test_a_disk_that_is_full_ends_the_work(tmp_path):

@@ -18,6 +18,16 @@ class Refused(Exception):
     def __str__(self) -> str:
         return told(self.reason, self.where)
 
+    @property
+    def passing(self) -> bool:
+        """Whether the operating system failed, not the file: a disk that was away, memory that was short."""
+        cause = self.__cause__
+        while cause is not None:
+            if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None):
+                return True
+            cause = cause.__cause__
+        return False
+
 
 @dataclass(frozen=True)
 class Refusal:

@@ -43,7 +43,7 @@ def _work(task: Task) -> Outcome:
             if changed:  # old arrays of one scan must not stand beside new ones of another
                 attributes = _scan(_rest(task, before), attributes)
     except Refused as refused:
-        return Outcome(refused.reason, refused.where)
+        return Outcome(refused.reason, refused.where, refused.passing)
     count, refusals = write_pictures(task, attributes)
     pictures = layout.picture_checksums(attributes)
     write.write_case(task.store, task.row.case, attributes)

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing import connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -40,35 +41,47 @@ def run_tasks(
     workers: int | None,
     limit_s: float = TIME_LIMIT_S,
     do: Callable[[Task], Outcome] = work,
+    begun: Callable[[Task], None] = lambda task: None,
+    retry: bool = True,
 ) -> Iterator[tuple[Task, Outcome]]:
     """Each task once it has ended, and how.
 
-    `workers` is the number of processes, one a core where None. A case whose worker dies (for want of memory,
-    or by a fault in a reader's native code) is done again after all others and alone, and refused where that
-    worker dies too; a case that takes longer than `limit_s` is refused. Raises `WorkFailed` where a worker
-    could not write.
+    `workers` is the number of processes, one a core where None. A case fails where its worker dies (for want
+    of memory, or by a fault in a reader's native code), where the operating system cannot read its files, and
+    where it takes longer than `limit_s`: it is done again after all others and alone, and refused where it
+    fails twice. Without `retry` a first failure is an outcome like others. `begun` is called before each
+    attempt. Raises `WorkFailed` where a worker could not write.
     """
     if not tasks:
         return
+    again = [task for task in tasks if task.tried]
+    fresh = [task for task in tasks if not task.tried]
     count = min(workers or processes.cores(), len(tasks))
-    again: list[Task] = []
     with tqdm(total=len(tasks), unit="case", disable=None) as bar:
-        for task, ended in _through(tasks, count, limit_s, do):
-            if isinstance(ended, int):
-                log.warning("%s: %s; done again at the end", task.row.case, _death(ended))
+        for task, outcome in _through(fresh, count, limit_s, do, begun):
+            if outcome.failed and retry:
+                log.warning("%s: %s; done again at the end", task.row.case, outcome.reason)
                 again.append(task)
                 continue
             bar.update()
-            yield task, ended
-        for task, ended in _through(again, 1, limit_s, do):
+            yield task, outcome
+        for task, outcome in _through(again, 1, limit_s, do, begun):
             bar.update()
-            yield task, Outcome(f"{_death(ended)}, twice") if isinstance(ended, int) else ended
+            if outcome.failed:
+                outcome = replace(outcome, reason=f"{outcome.reason}, twice", failed=False)
+            yield task, outcome
 
 
 def _through(
-    tasks: Sequence[Task], count: int, limit_s: float, do: Callable[[Task], Outcome]
-) -> Iterator[tuple[Task, Outcome | int]]:
-    """Tasks as they end: their outcome, or the exit code of a worker that died."""
+    tasks: Sequence[Task],
+    count: int,
+    limit_s: float,
+    do: Callable[[Task], Outcome],
+    begun: Callable[[Task], None],
+) -> Iterator[tuple[Task, Outcome]]:
+    """Tasks as they end, one attempt each."""
+    if not tasks:
+        return
     # Forked from a clean server: a fork of this process, in which torch or zarr may have threads, can hang,
     # and spawned workers would each import torch for themselves.
     context = multiprocessing.get_context("forkserver")
@@ -80,6 +93,7 @@ def _through(
         while waiting or busy:
             while waiting and len(busy) < count:
                 worker = idle.pop() if idle else _Worker(context, do)
+                begun(waiting[0])
                 worker.start(waiting.popleft(), limit_s)
                 busy[worker.pipe] = worker
             first = min(worker.deadline for worker in busy.values())
@@ -89,7 +103,7 @@ def _through(
                     continue
                 del busy[pipe]
                 ended = worker.answer() if pipe in ready else worker.stop(limit_s)
-                if pipe in ready and isinstance(ended, Outcome):
+                if worker.alive:
                     idle.append(worker)
                 yield worker.task, ended
     finally:
@@ -106,6 +120,7 @@ class _Worker:
 
     def __init__(self, context: ForkServerContext, do: Callable[[Task], Outcome]) -> None:
         self.pipe, far = context.Pipe()
+        self.alive = True
         self._ready = False
         self._process = context.Process(target=_serve, args=(far, do), daemon=True)
         self._process.start()
@@ -122,13 +137,14 @@ class _Worker:
         except BrokenPipeError:
             log.debug("a worker died between two tasks")  # which `answer` will say
 
-    def answer(self) -> Outcome | int:
+    def answer(self) -> Outcome:
         """What came of the task once the pipe has something; raises what the task raised."""
         try:
             answer = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
-            return self._process.exitcode or 0
+            self.alive = False
+            return Outcome(_death(self._process.exitcode or 0), failed=True)
         if isinstance(answer, OSError):
             raise WorkFailed(f"{answer}; {_CONTINUES}") from answer
         return answer
@@ -137,7 +153,8 @@ class _Worker:
         """Kill the process in the midst of a task that takes too long."""
         self._process.kill()
         self._process.join()
-        return Outcome(f"took longer than {limit_s / 60:g} minutes")
+        self.alive = False
+        return Outcome(f"took longer than {limit_s / 60:g} minutes", failed=True)
 
     def dismiss(self) -> None:
         """Let the process end, after the task that it may be at."""

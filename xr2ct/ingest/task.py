@@ -34,6 +34,8 @@ class Task:
     """Series that were preferred to `source` and could not be taken."""
     expected: Mapping[str, str] = field(default_factory=dict)
     """Array → checksum that its chunk had before it was lost."""
+    tried: bool = False
+    """Whether it failed once before: this is its last attempt."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Outcome:
     """Why the case is refused; empty where it was taken."""
     where: str = ""
     """As `Refused.where`."""
+    failed: bool = False
+    """Whether another attempt may end otherwise: the worker died, a disk did not answer, it took too long."""
     radiographs: tuple[Refusal, ...] = ()
     """Pictures that were refused; the case was taken without them."""
     pictures: int = 0

@@ -19,8 +19,8 @@ _held_here: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 def alone(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`; `TimeoutError` where another holds it for longer than `wait_s`.
 
-    A record lock: it goes with its process however that ends, and no forked worker inherits it. Raises
-    `OSError` on a file system without such locks.
+    A record lock: it goes with its process however that ends, and no forked worker inherits it. What is in
+    the file stays there. Raises `OSError` on a file system without such locks.
     """
     deadline = time.monotonic() + wait_s
     # Within a process record locks keep nobody out, and closing any descriptor of the file lets go of them.
@@ -29,7 +29,7 @@ def alone(path: Path, wait_s: float = 0.0) -> Iterator[None]:
         raise TimeoutError(f"{path} is held by another thread")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        with path.open("a") as file:
             while not _taken(file.fileno()):
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"{path} is held by another process")

@@ -2,11 +2,14 @@
 
 RUN/config.yaml                     resolved, as run
 RUN/metrics.jsonl                   one object an outer step, never a duplicate step
-RUN/checkpoints/step-000500/        engines/ (newest only), mapper.safetensors, mapper-ema.safetensors,
-                                    <fixed network>.safetensors, config.yaml, and COMPLETE, written last
+RUN/checkpoints/step-000500/        engines/ (newest two, unless `training.keep_engines` says otherwise),
+                                    mapper.safetensors, mapper-ema.safetensors, <fixed network>.safetensors,
+                                    config.yaml, and COMPLETE, written last
 RUN/evaluations/step-000500/COHORT-SPLIT.csv
 RUN/evaluations/leaderboard.csv     rebuilt from those
 RUN/best -> checkpoints/step-…      by the validation split alone
+RUN/incarnations/000001             one a start of training; that with the highest number may write
+RUN/slurm/                          of its jobs: job.json, logs, heartbeats
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from typing import Any
 
 from xr2ct.config import Experiment, load_experiment
 from xr2ct.errors import UserError
+
+COMPLETE = "COMPLETE"
+"""The file that makes a checkpoint one; JSON: its step, the seconds its writing took, every file's digest."""
 
 _STEP = re.compile(r"step-(\d{6,})")
 
@@ -54,6 +60,14 @@ class Run:
     @property
     def evaluations(self) -> Path:
         return self.path / "evaluations"
+
+    @property
+    def incarnations(self) -> Path:
+        return self.path / "incarnations"
+
+    def incarnation(self, number: int) -> Path:
+        """What the start of training with that number says of itself."""
+        return self.incarnations / f"{number:06d}"
 
     def experiment(self) -> Experiment:
         """The configuration as run."""
@@ -96,7 +110,7 @@ def step_of(path: Path) -> int:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    return (checkpoint / "COMPLETE").is_file()
+    return (checkpoint / COMPLETE).is_file()
 
 
 def write_atomically(path: Path, text: str) -> None:

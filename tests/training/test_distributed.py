@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from xr2ct.errors import UserError
-from xr2ct.training.distributed import _on_one_machine, _ranks, start_distributed
+from xr2ct.training.distributed import start_distributed
+from xr2ct.training.environment import on_one_machine, rank_of
 
 MEET = """
 import torch, torch.distributed as dist
@@ -42,7 +43,7 @@ BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
     ],
 )
 def test_ranks_from_the_environment(environment: dict[str, str], expected: tuple[int, int, int]) -> None:
-    assert _ranks(environment) == expected
+    assert rank_of(environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_ranks_from_the_environment(environment: dict[str, str], expected: tuple
 )
 def test_whether_ranks_share_a_machine(environment: dict[str, str], expected: bool) -> None:
     """Rank 0 publishes a name that other machines resolve, unless there are none."""
-    assert _on_one_machine(environment, _ranks(environment)[1]) is expected
+    assert on_one_machine(environment, rank_of(environment)[1]) is expected
 
 
 def test_ranks_with_no_way_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

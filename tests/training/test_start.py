@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,11 @@ import torch
 
 from xr2ct.config import Experiment, load_experiment
 from xr2ct.errors import UserError, WorkFailed
-from xr2ct.locks import alone
 from xr2ct.run import Run
 from xr2ct.store import Store, layout
 from xr2ct.training import checkpoints, start
 from xr2ct.training.distributed import Ranks
+from xr2ct.training.fence import Fence
 
 ONE = Ranks(0, 1, 0, torch.device("cpu"))
 TWO = Ranks(0, 2, 0, torch.device("cpu"))
@@ -37,9 +38,11 @@ def begun(experiment: Experiment, folder: Path) -> Run:
     run = Run(folder / "run")
     store, _ = start.open_training_data(experiment)
     resolved = start.resolve(experiment, store, ONE, "fp32")
-    start.write_config(run, experiment.model_copy(update={"resolved": resolved}))
-    checkpoints.begin(run, 0)
-    checkpoints.commit(run, 0)
+    fence = Fence(run, 1)
+    run.path.mkdir()
+    start.write_config(run, experiment.model_copy(update={"resolved": resolved}), fence)
+    checkpoints.begin(run, 0, fence)
+    checkpoints.commit(run, 0, fence, time.monotonic())
     return run
 
 
@@ -179,18 +182,8 @@ def test_no_whole_checkpoint_is_for_the_user_to_decide(experiment: Experiment, t
     run = begun(experiment, tmp_path)
     (run.checkpoint(0) / "COMPLETE").write_text("")
     with pytest.raises(WorkFailed, match=r"(?s)delete the run.*step-000000: COMPLETE cannot be read"):
-        start.checkpoint_to_resume(run)
+        start.checkpoint_to_resume(run, Fence(run, 2))
     assert run.steps() == [0]
-
-
-def test_one_process_a_run(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    with (
-        alone(run.path / ".lock"),
-        pytest.raises(WorkFailed, match="being trained by another process"),
-        start.held_by_one(run, ONE),
-    ):
-        pass
 
 
 def test_nobody_to_learn_from_is_tested_on(experiment: Experiment, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from xr2ct.errors import WorkFailed
 from xr2ct.run import Run
 from xr2ct.training import state
 from xr2ct.training.distributed import Ranks
+from xr2ct.training.fence import Fence
 from xr2ct.training.state import TrainingState, seed_everything
 
 ONE = Ranks(0, 1, 0, torch.device("cpu"))
@@ -31,7 +32,9 @@ def test_weights_broken_by_the_last_update_are_not_saved(tmp_path: Path) -> None
         "potential": SimpleNamespace(consolidated_weights=lambda: broken),
     }
     method: Any = None
-    at_5 = TrainingState(Experiment(name="x"), method, engines, ONE, average=None, step=5)
+    at_5 = TrainingState(
+        Experiment(name="x"), method, engines, ONE, Fence(Run(tmp_path), 1), average=None, step=5
+    )
     with pytest.raises(WorkFailed, match="step 5: weights of potential are no longer finite"):
         state.save(Run(tmp_path), at_5)
     assert not list(tmp_path.iterdir())
@@ -44,7 +47,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
     mapper = SimpleNamespace(consolidated_weights=lambda: {"w": torch.ones(2)}, save=full)
     nothing: Any = None
     engines: Any = {"mapper": mapper}
-    at_5 = TrainingState(Experiment(name="x"), nothing, engines, ONE, average=None, step=5)
+    at_5 = TrainingState(
+        Experiment(name="x"), nothing, engines, ONE, Fence(Run(tmp_path), 1), average=None, step=5
+    )
     with pytest.raises(WorkFailed, match=r"the checkpoint of step 5 is not written: .*No space left"):
         state.save(Run(tmp_path), at_5)
     assert Run(tmp_path).steps() == []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -16,20 +17,33 @@ from xr2ct.training.distributed import Ranks, start_distributed
 
 T = TypeVar("T")
 
+_LOST = re.compile(r"gloo/|Connection closed by peer|Connection reset by peer|NCCL|Broken pipe")
+_WORD = "xr2ct/gone"
+"""Key in the ranks' store of what the first rank to fail alone said."""
+
 
 def from_rank_0(ranks: Ranks, decide: Callable[[], T]) -> T:
-    """What `decide` returns on rank 0, on every rank; so too the `UserError` or `WorkFailed` it raises."""
+    """What `decide` returns on rank 0, on every rank; so too a `UserError`, `WorkFailed` or `OSError`."""
     outcome: list[Any] = [None, None]
     if ranks.rank == 0:
         try:
             outcome[0] = decide()
-        except (UserError, WorkFailed) as error:
+        except (UserError, WorkFailed, OSError) as error:
             outcome[1] = error
     if ranks.world_size > 1:
         dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def largest(ranks: Ranks, number: int) -> int:
+    """The largest of the ranks' numbers."""
+    if ranks.world_size == 1:
+        return number
+    told = torch.tensor([number])
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return int(told)
 
 
 def wait_for_all(ranks: Ranks) -> None:
@@ -40,7 +54,10 @@ def wait_for_all(ranks: Ranks) -> None:
 
 @contextmanager
 def together(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
-    """Among the ranks that train together; left so that this process may train again."""
+    """Among the ranks that train together; left so that this process may train again.
+
+    Where another rank is gone, `WorkFailed` says which and why, as far as that is known.
+    """
     ranks = start_distributed(device)
     try:
         yield ranks
@@ -49,9 +66,44 @@ def together(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
         # not be there to part from.
         dist.destroy_process_group()
         raise
+    except Exception as error:
+        if ranks.world_size > 1 and lost_another(error):
+            raise WorkFailed(_who_is_gone(ranks, error)) from error
+        _leave_word(ranks, error)
+        raise
     import deepspeed.comm  # only once DS_ACCELERATOR is set
 
     deepspeed.comm.destroy_process_group()  # torch's own would leave DeepSpeed's groups behind
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether this is a collective's error, since another rank has ended or does not answer."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
+    )
+
+
+def _leave_word(ranks: Ranks, error: Exception) -> None:
+    """For the other ranks, which wait for this one in vain."""
+    if ranks.store is not None and ranks.world_size > 1:
+        with suppress(RuntimeError):  # a rank that does not answer has nothing to say
+            if not ranks.store.check([_WORD]):
+                ranks.store.set(_WORD, f"rank {ranks.rank} is gone: {_first_line(error)}")
+
+
+def _who_is_gone(ranks: Ranks, error: Exception) -> str:
+    told = "another rank is gone" if ranks.world_size > 2 else f"rank {1 - ranks.rank} is gone"
+    if ranks.store is not None:
+        try:
+            if ranks.store.check([_WORD]):
+                return f"{ranks.store.get(_WORD).decode(errors='replace')}; see its log"
+        except RuntimeError:
+            told = "rank 0 is gone"  # the store was its
+    return f"{told}; see its log ({_first_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def threads_per_rank(ranks: Ranks) -> int:

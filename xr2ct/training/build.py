@@ -16,11 +16,13 @@ from xr2ct.training.agreement import from_rank_0
 from xr2ct.training.distributed import Ranks
 from xr2ct.training.ema import MovingAverage
 from xr2ct.training.engines import Precision, build_engines
+from xr2ct.training.fence import Fence
 from xr2ct.training.precision import faster_precision
 from xr2ct.training.state import TrainingState, seed_everything
+from xr2ct.training.watchdog import alive
 
 
-def build(run: Run, experiment: Experiment, store: Store, ranks: Ranks) -> TrainingState:
+def build(run: Run, experiment: Experiment, store: Store, ranks: Ranks, fence: Fence) -> TrainingState:
     """Networks with their initial weights under engines, and RUN/config.yaml written; collective."""
     resolved = from_rank_0(ranks, lambda: start.earlier_resolution(run, experiment, ranks))
     geometry = store.geometries[experiment.data.geometry]
@@ -36,12 +38,14 @@ def build(run: Run, experiment: Experiment, store: Store, ranks: Ranks) -> Train
             ),
         )
     experiment = experiment.model_copy(update={"resolved": resolved})
+    alive()
     engines = build_engines(method, experiment, resolved.precision, ranks)
-    from_rank_0(ranks, lambda: start.write_config(run, experiment))
+    from_rank_0(ranks, lambda: start.write_config(run, experiment, fence))
+    alive()
     seed_everything(derive_seed(experiment.seed, "training", ranks.rank))
     weights = engines["mapper"].consolidated_weights()
     average = MovingAverage(weights, experiment.training.ema.decay) if ranks.rank == 0 else None
-    return TrainingState(experiment, method, engines, ranks, average)
+    return TrainingState(experiment, method, engines, ranks, fence, average)
 
 
 def build_method(experiment: Experiment, geometry: Geometry, cube_mm: float) -> Method:

@@ -2,7 +2,8 @@
 
 It grows as a hidden folder beside its place, gets a COMPLETE with every file's size and digest last of
 all, is flushed to the disk and then renamed: a folder called ``step-…`` is whole from its first moment.
-What a killed process leaves behind is hidden, and removed when the run is started again.
+What a killed process leaves behind is hidden, and removed when the run is started again. Hidden folders
+bear the number of their incarnation, so that no two write into one.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import json
 import logging
 import os
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from xr2ct.run import Run, step_name
+from xr2ct.run import COMPLETE, Run, is_complete, step_name, step_of
+from xr2ct.training.fence import Fence, prepared_by
 
 log = logging.getLogger(__name__)
 
 ENGINES = "engines"
 """The part of a checkpoint that only resuming needs, and that older checkpoints lose."""
 
-_PARTIAL = ".partial-"
 _REMOVED = ".removed-"
 _DAMAGED = ".damaged-"
 
@@ -30,40 +33,44 @@ class Damaged(Exception):
     """A checkpoint that cannot be used; the text says which file and why."""
 
 
-def begin(run: Run, step: int) -> Path:
+def begin(run: Run, step: int, fence: Fence) -> Path:
     """An empty hidden folder to write a checkpoint into."""
-    partial = partial_folder(run, step)
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = fence.partial(run.checkpoint(step))
+    _delete(partial)
     (partial / ENGINES).mkdir(parents=True)
     return partial
 
 
-def partial_folder(run: Run, step: int) -> Path:
-    """Where the checkpoint of a step is written before it is whole."""
-    return run.checkpoint(step).with_name(_PARTIAL + step_name(step))
+def commit(run: Run, step: int, fence: Fence, began: float) -> Path:
+    """Make what was written since `begin`, at that `time.monotonic()`, the checkpoint of `step`.
 
-
-def commit(run: Run, step: int) -> Path:
-    """Make what was written since `begin` the checkpoint of `step`."""
-    partial, final = partial_folder(run, step), run.checkpoint(step)
+    Raises `Superseded` where a later incarnation has taken over, and `OSError` where it cannot be written or
+    the step has a checkpoint already, which is left as it is.
+    """
+    final = run.checkpoint(step)
+    partial = fence.partial(final)
     digests = {str(p.relative_to(partial)): _digest(p) for p in sorted(partial.rglob("*")) if p.is_file()}
     for path in partial.rglob("*"):
         _fsync(path)
-    complete = partial / "COMPLETE"
-    complete.write_text(json.dumps({"step": step, "files": digests}, indent=1), encoding="utf-8")
+    complete = partial / COMPLETE
+    about = {"step": step, "seconds": round(time.monotonic() - began, 3), "files": digests}
+    complete.write_text(json.dumps(about, indent=1), encoding="utf-8")
     _fsync(complete)
     _fsync(partial)
-    if final.exists():
-        _remove(final)
-    partial.rename(final)
+    fence.commit(final)
     _fsync(final.parent)
     return final
+
+
+def abandon(run: Run, step: int, fence: Fence) -> None:
+    """Delete what was written since `begin`, so that a full disk has the room again."""
+    _delete(fence.partial(run.checkpoint(step)))
 
 
 def verify(checkpoint: Path) -> None:
     """Compare every file with what COMPLETE says of it; `Damaged` with the first difference."""
     try:
-        files = json.loads((checkpoint / "COMPLETE").read_text(encoding="utf-8"))["files"]
+        files = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         raise Damaged("COMPLETE cannot be read") from None
     for name, expected in files.items():
@@ -95,36 +102,61 @@ def newest_whole(run: Run) -> tuple[int | None, dict[int, str]]:
     return None, passed_over
 
 
-def remove_leftovers(run: Run) -> None:
-    """Delete what a killed process left half written or half removed."""
-    for pattern in (_PARTIAL, _REMOVED):
-        for folder in (run.path / "checkpoints").glob(pattern + "*"):
-            log.info("%s: removing %s, left by a killed process", run.path, folder.name)
-            shutil.rmtree(folder)
+def remove_leftovers(run: Run, fence: Fence) -> None:
+    """Delete what earlier incarnations left half written or half removed.
+
+    Half-written ones first disappear under another name in one rename: a survivor that would commit one
+    finds it gone.
+    """
+    for partial in [*run.path.glob(".partial-*"), *_folder(run).glob(".partial-*")]:
+        number = prepared_by(partial)
+        if number is None or number < fence.number:
+            log.info("%s: removing %s, left by an earlier start", run.path, partial.name)
+            with suppress(FileNotFoundError):  # committed by a survivor in this very moment
+                _remove(partial)
+    for removed in [*run.path.glob(_REMOVED + "*"), *_folder(run).glob(_REMOVED + "*")]:
+        _delete(removed)
+    for folder in _folder(run).glob("step-*"):
+        if not is_complete(folder):
+            log.warning("%s: %s has no COMPLETE in it, and is set aside", run.path, folder.name)
+            set_aside(run, step_of(folder))
 
 
 def set_aside(run: Run, step: int) -> None:
     """Hide a damaged checkpoint, so that nothing scores it and its step can be written again."""
     hidden = run.checkpoint(step).with_name(_DAMAGED + step_name(step))
-    shutil.rmtree(hidden, ignore_errors=True)
+    _delete(hidden)
     run.checkpoint(step).rename(hidden)
 
 
-def keep_newest_engines(run: Run, keep: int) -> None:
-    """Delete the engines of all but the `keep` newest checkpoints."""
+def keep_newest_engines(run: Run, keep: int, fence: Fence) -> None:
+    """Delete the engines of all but the `keep` newest checkpoints; `Superseded` where these are another's."""
+    fence.check()
     for step in run.steps()[:-keep]:
         engines = run.checkpoint(step) / ENGINES
         if engines.is_dir():
-            _remove(engines, f"{step_name(step)}-{ENGINES}")
+            _remove(engines, _folder(run) / f"{_REMOVED}{step_name(step)}-{ENGINES}")
 
 
-def _remove(folder: Path, name: str | None = None) -> None:
+def _folder(run: Run) -> Path:
+    return run.path / "checkpoints"
+
+
+def _remove(path: Path, hidden: Path | None = None) -> None:
     """Out of sight in one rename, then deleted: killed in between, it is not half there."""
-    root = folder.parent if name is None else folder.parent.parent
-    hidden = root / (_REMOVED + (name or folder.name))
-    shutil.rmtree(hidden, ignore_errors=True)
-    folder.rename(hidden)
-    shutil.rmtree(hidden)
+    hidden = hidden or path.with_name(_REMOVED + path.name)
+    _delete(hidden)
+    path.rename(hidden)
+    _delete(hidden)
+
+
+def _delete(path: Path) -> None:
+    """A file or folder, as far as it lets itself be; what stays is hidden, and the next start tries again."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _digest(path: Path) -> dict[str, int | str]:

@@ -1,7 +1,4 @@
-"""Which rank this process is, and how it finds the others.
-
-Ranks come from torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), else from submitit's local executor,
-which may itself run within a Slurm step, else from that step; else there is one.
+"""How the ranks find each other, and which device each works on.
 
 They meet where XR2CT_RENDEZVOUS says: a path that all ranks see and no other attempt shares. Rank 0 takes a
 free port, and publishes ``host:port`` there by a rename. A port agreed in advance may be taken, and a requeue
@@ -15,8 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -26,15 +22,10 @@ import torch.distributed as dist
 
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.run import write_atomically
+from xr2ct.training.environment import on_one_machine, rank_of
 
 log = logging.getLogger(__name__)
 
-_SOURCES = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),
-    # SLURM_STEP_NUM_TASKS stands only in what srun started: a batch script outside it is one rank.
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
-)
 _PATIENCE = timedelta(minutes=10)
 
 
@@ -46,6 +37,8 @@ class Ranks:
     world_size: int
     local_rank: int
     device: torch.device
+    store: dist.Store | None = field(default=None, repr=False, compare=False)
+    """Where they met, and where a rank that fails alone leaves word; None where the launcher made it."""
 
 
 def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto") -> Ranks:
@@ -54,8 +47,9 @@ def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto") -> Ranks:
     Gloo carries CPU tensors and NCCL CUDA ones. Raises `UserError` where ranks have no way to meet, and
     `WorkFailed` where the others do not come.
     """
-    rank, world_size, local_rank = _ranks(os.environ)
+    rank, world_size, local_rank = rank_of(os.environ)
     where = _device(device, local_rank)
+    store: dist.Store | None = None
     backend = "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo"
     if world_size > 1 and "XR2CT_RENDEZVOUS" not in os.environ:
         if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
@@ -71,26 +65,12 @@ def start_distributed(device: Literal["auto", "cpu", "cuda"] = "auto") -> Ranks:
     os.environ["DS_ACCELERATOR"] = where.type
     os.environ["LOCAL_RANK"] = str(where.index or 0) if where.type == "cuda" else str(local_rank)
     log.info("rank %d of %d on %s", rank, world_size, where)
-    return Ranks(rank, world_size, local_rank, where)
-
-
-def _ranks(environment: Mapping[str, str]) -> tuple[int, int, int]:
-    """rank, world size and local rank."""
-    for rank, world_size, local_rank in _SOURCES:
-        if rank in environment and world_size in environment:
-            return int(environment[rank]), int(environment[world_size]), int(environment.get(local_rank, 0))
-    return 0, 1, 0
-
-
-def _on_one_machine(environment: Mapping[str, str], world_size: int) -> bool:
-    return (
-        environment.get("LOCAL_WORLD_SIZE") == str(world_size)
-        or environment.get("SLURM_STEP_NUM_NODES") == "1"
-        or "SUBMITIT_LOCAL_NTASKS" in environment
-    )
+    return Ranks(rank, world_size, local_rank, where, store)
 
 
 def _device(name: str, local_rank: int) -> torch.device:
+    if os.environ.get("XR2CT_REQUIRE_GPU") == "1":
+        _refuse_cpu(name)
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     visible = torch.cuda.device_count()
@@ -105,11 +85,22 @@ def _device(name: str, local_rank: int) -> torch.device:
     return device
 
 
+def _refuse_cpu(name: str) -> None:
+    """A job that was given GPUs trains on one or not at all."""
+    if name == "cpu":
+        raise UserError("training.device: cpu, but the profile asks for GPUs (gpus_per_node); use auto")
+    if not torch.cuda.is_available():
+        raise WorkFailed(
+            f"node {socket.gethostname()}: no CUDA device is visible, though the profile asks for GPUs "
+            "(gpus_per_node); nothing is trained on the CPU, and `xr2ct doctor` says what is wrong"
+        )
+
+
 def _meet(rank: int, world_size: int) -> dist.Store:
     path = Path(os.environ["XR2CT_RENDEZVOUS"])
     if rank == 0:
         # On one machine no name has to resolve.
-        host = "127.0.0.1" if _on_one_machine(os.environ, world_size) else socket.gethostname()
+        host = "127.0.0.1" if on_one_machine(os.environ, world_size) else socket.gethostname()
         store = dist.TCPStore(host, 0, world_size, is_master=True, timeout=_PATIENCE, wait_for_workers=False)
         write_atomically(path, f"{host}:{store.port}\n")
         return store

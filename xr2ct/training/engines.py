@@ -25,6 +25,7 @@ from xr2ct.errors import UserError, WorkFailed
 from xr2ct.methods.base import Method
 from xr2ct.training.deepspeed_config import Precision, deepspeed_config
 from xr2ct.training.distributed import Ranks
+from xr2ct.training.watchdog import alive
 
 _TAG = "state"
 
@@ -88,6 +89,7 @@ class DeepSpeedNetwork:
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `methods.base.Engine`."""
+        alive()
         output: Tensor = self._engine(x)
         return output
 
@@ -102,6 +104,7 @@ class DeepSpeedNetwork:
 
     def backward(self, output: Tensor, gradient: Tensor) -> None:
         """See `methods.base.Engine.backward`."""
+        alive()
         surrogate = (output.to(gradient.dtype) * gradient).sum()
         if self._whole_masters:
             # This optimizer divides by a loss scale that the engine does not multiply by (DeepSpeed #8393).
@@ -114,6 +117,7 @@ class DeepSpeedNetwork:
 
     def step(self) -> None:
         """Update the network."""
+        alive()
         assert self._gone_back == self.accumulation, (self._gone_back, self.accumulation)
         self._gone_back = 0
         try:

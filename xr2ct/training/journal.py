@@ -8,9 +8,10 @@ from types import TracebackType
 
 from xr2ct.run import Run
 from xr2ct.tracking import Tracker
+from xr2ct.training.lead_time import LeadTime
 from xr2ct.training.metrics_log import MetricsLog
 from xr2ct.training.progress import Progress
-from xr2ct.training.state import TrainingState
+from xr2ct.training.state import TrainingState, save
 
 
 class Journal:
@@ -21,11 +22,13 @@ class Journal:
         self._state = state
         self._held = ExitStack()
         self._metrics: MetricsLog | None = None
+        self._lead_time = LeadTime()
 
     def __enter__(self) -> Journal:
         experiment, step = self._state.experiment, self._state.step
         if self._state.ranks.rank == 0:
-            self._metrics = self._held.enter_context(closing(MetricsLog(self._run, step)))
+            metrics = MetricsLog(self._run, step, self._state.fence)
+            self._metrics = self._held.enter_context(closing(metrics))
             self._progress = self._held.enter_context(closing(Progress(step, experiment.training.steps)))
             if experiment.tracking.enabled:
                 self._held.enter_context(Tracker(self._run, experiment))
@@ -52,9 +55,18 @@ class Journal:
         if state.experiment.resolved.precision == "fp16":
             record |= {f"skipped/{name}": engine.skipped_steps for name, engine in state.engines.items()}
         self._metrics.write(record)
+        self._lead_time.step(seconds)
         self._progress.update(record)
 
-    def sync(self) -> None:
-        """Before a checkpoint: what was told reaches the disk."""
+    def save(self) -> None:
+        """Write a checkpoint, unless this step has one; what was told reaches the disk before it. Collective.
+
+        Raises as `state.save` does.
+        """
+        if self._state.saved == self._state.step:
+            return
         if self._metrics is not None:
             self._metrics.sync()
+        seconds = save(self._run, self._state)
+        if self._metrics is not None:
+            self._lead_time.checkpoint(seconds)

@@ -18,7 +18,7 @@ from contextlib import closing
 import torch
 
 from xr2ct.config import Experiment, run_path
-from xr2ct.errors import WorkFailed
+from xr2ct.errors import Stopped, WorkFailed
 from xr2ct.loading.loader import Loader
 from xr2ct.loading.order import check_batch
 from xr2ct.methods.base import Batch
@@ -30,6 +30,8 @@ from xr2ct.training.build import build
 from xr2ct.training.journal import Journal
 from xr2ct.training.schedule import learning_rate
 from xr2ct.training.state import TrainingState, broken_weights, restore, save
+from xr2ct.training.stopping import Listener, asked, listening
+from xr2ct.training.watchdog import alive, watching
 
 log = logging.getLogger(__name__)
 
@@ -38,33 +40,41 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
     """Train `experiment` to its last step, from wherever its run is; called in every rank.
 
     Raises `UserError` for data that is not there and for a run that was started with other values, before
-    anything heavy; `WorkFailed` where a loss is no longer finite, or nothing can be saved or resumed from.
+    anything heavy; `WorkFailed` where a loss is no longer finite, or nothing can be saved or resumed from;
+    `Stopped` once saved, where a signal asked for it; `Superseded` where the run is another's by now.
     """
     run = Run(run_path(experiment, overrides))
-    experiment = start.completed(experiment)
-    store, cases = start.open_training_data(experiment)
-    start.refuse_other_values(run, experiment)
-    with together(experiment.training.device) as ranks, start.held_by_one(run, ranks):
-        check_batch(experiment.training.batch, ranks.world_size, experiment.training.accumulation)
-        torch.set_num_threads(experiment.training.threads or threads_per_rank(ranks))
-        resumed = from_rank_0(ranks, lambda: start.checkpoint_to_resume(run))
-        state = build(run, experiment, store, ranks)
-        if resumed is not None:
-            restore(run.checkpoint(resumed), state)
-            log.info("%s: going on from step %d of %d", run.path, state.step, experiment.training.steps)
-        with closing(GlobalBatches(store, cases, state)) as batches:
-            if resumed is None:
-                state.method.prepare(batches)
-                save(run, state)
-            go_on(run, state, batches)
+    with watching(), listening() as listener:
+        experiment = start.completed(experiment)
+        store, cases = start.open_training_data(experiment)
+        start.refuse_other_values(run, experiment)
+        with together(experiment.training.device) as ranks, start.held_by_one(run, ranks) as fence:
+            check_batch(experiment.training.batch, ranks.world_size, experiment.training.accumulation)
+            torch.set_num_threads(experiment.training.threads or threads_per_rank(ranks))
+            resumed = from_rank_0(ranks, lambda: start.checkpoint_to_resume(run, fence))
+            state = build(run, experiment, store, ranks, fence)
+            if resumed is not None:
+                restore(run.checkpoint(resumed), state)
+                log.info("%s: going on from step %d of %d", run.path, state.step, experiment.training.steps)
+            with closing(GlobalBatches(store, cases, state)) as batches:
+                if resumed is None:
+                    state.method.prepare(batches)
+                    save(run, state)
+                go_on(run, state, batches, listener)
     return run
 
 
-def go_on(run: Run, state: TrainingState, batches: Iterator[Batch]) -> None:
-    """From the outer step that `state` is at to the last."""
+def go_on(run: Run, state: TrainingState, batches: Iterator[Batch], listener: Listener) -> None:
+    """From the outer step that `state` is at to the last; `Stopped`, once saved, where asked to stop."""
     training = state.experiment.training
     with Journal(run, state) as journal:
         while state.step < training.steps:
+            if signal := asked(listener, state.ranks, state.fence):
+                journal.save()
+                raise Stopped(
+                    f"{run.path}: stopped at step {state.step} of {training.steps} as {signal} asked; saved"
+                )
+            alive(state.step)
             began = time.perf_counter()
             lr = learning_rate(state.step, state.experiment)
             for engine in state.engines.values():
@@ -76,8 +86,7 @@ def go_on(run: Run, state: TrainingState, batches: Iterator[Batch]) -> None:
                 state.update_average()
             journal.write(losses, lr, time.perf_counter() - began)
             if state.step % training.checkpoint_every == 0 or state.step == training.steps:
-                journal.sync()
-                save(run, state)
+                journal.save()
 
 
 def refuse_non_finite(losses: Mapping[str, float], run: Run, state: TrainingState) -> None:
@@ -118,6 +127,7 @@ class GlobalBatches(Iterator[Batch]):
         self._batches = iter(self._loader)
 
     def __next__(self) -> Batch:
+        alive()
         batch = next(self._batches)
         self._state.batches_drawn += 1
         return batch

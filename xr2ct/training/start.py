@@ -11,9 +11,8 @@ from xr2ct import provenance
 from xr2ct.config import Experiment, Resolved, differences, dump, validate
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.loading.source import Source
-from xr2ct.locks import alone
 from xr2ct.registry import component
-from xr2ct.run import Run, write_atomically
+from xr2ct.run import Run
 from xr2ct.seeds import generator
 from xr2ct.store import Case, Store, StoreError
 from xr2ct.store.apart import check_apart
@@ -21,6 +20,7 @@ from xr2ct.training import checkpoints
 from xr2ct.training.agreement import from_rank_0
 from xr2ct.training.distributed import Ranks
 from xr2ct.training.engines import Precision
+from xr2ct.training.fence import Fence, held
 
 log = logging.getLogger(__name__)
 
@@ -171,18 +171,21 @@ def _exclusions(before: Sequence[str], now: Sequence[str]) -> str:
     return told
 
 
-def write_config(run: Run, experiment: Experiment) -> None:
-    """RUN/config.yaml, replaced whole."""
-    write_atomically(run.config_file, dump(experiment))
+def write_config(run: Run, experiment: Experiment, fence: Fence) -> None:
+    """RUN/config.yaml, replaced whole. Raises `Superseded`, and `WorkFailed` where it cannot be written."""
+    try:
+        fence.write(run.config_file, dump(experiment))
+    except OSError as error:
+        raise WorkFailed(f"{run.config_file}: cannot be written: {error}") from error
 
 
-def checkpoint_to_resume(run: Run) -> int | None:
+def checkpoint_to_resume(run: Run, fence: Fence) -> int | None:
     """The step to go on from, None at a first start; damaged newer ones are set aside and named.
 
     Raises `WorkFailed` where there are checkpoints and none to go on from: starting over is the user's
     to decide.
     """
-    checkpoints.remove_leftovers(run)
+    checkpoints.remove_leftovers(run, fence)
     step, passed_over = checkpoints.newest_whole(run)
     reasons = "\n".join(f"  {run.checkpoint(s).name}: {reason}" for s, reason in passed_over.items())
     if step is None and passed_over:
@@ -196,20 +199,11 @@ def checkpoint_to_resume(run: Run) -> int | None:
 
 
 @contextmanager
-def held_by_one(run: Run, ranks: Ranks) -> Iterator[None]:
+def held_by_one(run: Run, ranks: Ranks) -> Iterator[Fence]:
     """Keep a second command from training the same run at the same time; `WorkFailed` where one does."""
-    with ExitStack() as held:
-        from_rank_0(ranks, lambda: _hold(run, held))
-        yield
-
-
-def _hold(run: Run, held: ExitStack) -> None:
-    try:
-        held.enter_context(alone(run.path / ".lock"))
-    except TimeoutError:
-        raise WorkFailed(f"{run.path}: being trained by another process") from None
-    except OSError as error:
-        log.warning("%s: cannot be locked against a second command (%s)", run.path, error.strerror)
+    with ExitStack() as life:
+        number = from_rank_0(ranks, lambda: life.enter_context(held(run)).number)
+        yield Fence(run, number)
 
 
 def _comparable(experiment: Experiment) -> dict[str, Any]:

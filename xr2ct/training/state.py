@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,18 @@ from xr2ct.methods.base import Method
 from xr2ct.run import Run, step_name
 from xr2ct.seeds import derive_seed
 from xr2ct.training import checkpoints
-from xr2ct.training.agreement import from_rank_0, wait_for_all
+from xr2ct.training.agreement import from_rank_0, lost_another, wait_for_all
 from xr2ct.training.distributed import Ranks
 from xr2ct.training.ema import MovingAverage
 from xr2ct.training.engines import DeepSpeedNetwork
+from xr2ct.training.fence import Fence
+from xr2ct.training.watchdog import alive
 
 log = logging.getLogger(__name__)
+
+
+_NOT_WRITTEN = (OSError, RuntimeError, SafetensorError)
+"""How a full disk or a folder gone shows itself; the second is torch's."""
 
 
 @dataclass
@@ -43,10 +50,13 @@ class TrainingState:
     method: Method
     engines: dict[str, DeepSpeedNetwork]
     ranks: Ranks
+    fence: Fence
     average: MovingAverage | None
     """Of the mapper; on rank 0 alone."""
     step: int = 0
     """Outer steps done."""
+    saved: int = -1
+    """The step that was saved or restored last."""
     batches_drawn: int = 0
     """Global batches, calibration's included: the place in the data for any number of ranks."""
 
@@ -61,28 +71,37 @@ class TrainingState:
             self.average.update(weights)
 
 
-def save(run: Run, state: TrainingState) -> None:
-    """Write the checkpoint of `state.step`; collective.
+def save(run: Run, state: TrainingState) -> float:
+    """Write the checkpoint of `state.step` and return the seconds that it took; collective.
 
-    Raises `WorkFailed` where weights are no longer finite, or files cannot be written.
+    Raises `WorkFailed` where weights are no longer finite, or files cannot be written: what was written is
+    then deleted. Raises `Superseded` where a later incarnation has taken over.
     """
+    began = time.monotonic()
     weights = state.consolidated_weights()
     if broken := broken_weights(weights):
         # The losses were those before the update that broke it.
         raise WorkFailed(
             f"{run.path}: step {state.step}: weights of {', '.join(broken)} are no longer finite"
         )
-    from_rank_0(state.ranks, lambda: checkpoints.begin(run, state.step))
     try:
-        _write(checkpoints.partial_folder(run, state.step), state, weights["mapper"])
+        folder = from_rank_0(state.ranks, lambda: checkpoints.begin(run, state.step, state.fence))
+        _write(folder, state, weights["mapper"])
         wait_for_all(state.ranks)
-        from_rank_0(state.ranks, lambda: checkpoints.commit(run, state.step))
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells of a full disk by the second
+        from_rank_0(state.ranks, lambda: checkpoints.commit(run, state.step, state.fence, began))
+    except BaseException as error:
+        if state.ranks.rank == 0:
+            checkpoints.abandon(run, state.step, state.fence)
+        if not isinstance(error, _NOT_WRITTEN) or lost_another(error):
+            raise
         told = str(error).splitlines()[0]
         raise WorkFailed(f"{run.path}: the checkpoint of step {state.step} is not written: {told}") from error
+    state.saved = state.step
+    seconds = time.monotonic() - began
     if state.ranks.rank == 0:
-        checkpoints.keep_newest_engines(run, state.experiment.training.keep_engines)
-        log.info("%s: checkpoint %s", run.path, step_name(state.step))
+        log.info("%s: checkpoint %s, %.1f s", run.path, step_name(state.step), seconds)
+        checkpoints.keep_newest_engines(run, state.experiment.training.keep_engines, state.fence)
+    return seconds
 
 
 def restore(checkpoint: Path, state: TrainingState) -> None:
@@ -90,8 +109,10 @@ def restore(checkpoint: Path, state: TrainingState) -> None:
     engines = checkpoint / checkpoints.ENGINES
     place = json.loads((engines / "state.json").read_text(encoding="utf-8"))
     state.step, state.batches_drawn = place["step"], place["batches_drawn"]
+    state.saved = state.step
     for name, engine in state.engines.items():
         engine.load(engines / name)
+        alive()
     for name, network in state.method.fixed.items():
         network.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
     if state.average is not None:
@@ -126,6 +147,7 @@ def _write(folder: Path, state: TrainingState, mapper: Mapping[str, Tensor]) -> 
     engines = folder / checkpoints.ENGINES
     for name, engine in state.engines.items():
         engine.save(engines / name, {})
+        alive()
     torch.save(_random_state(), engines / _random_file(state.ranks.rank))
     if state.average is None:
         return

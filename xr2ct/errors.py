@@ -18,12 +18,18 @@ class Superseded(WorkFailed):
     """A later incarnation of the run has taken over; this one may write nothing more. Exit code 77."""
 
 
+class PeerLost(WorkFailed):
+    """Another rank is gone, and this one cannot go on alone. Exit code 76."""
+
+
 class Stopped(Exception):
     """Asked to stop, and stopped with its state saved: the same command goes on. Exit code 75."""
 
 
 STOPPED = 75
 """sysexits.h's EX_TEMPFAIL: try again later. A job that ends with it is requeued."""
+PEER_LOST = 76
+"""The cause lies with another rank: a job whose ranks say nothing else was killed, and is requeued."""
 SUPERSEDED = 77
 """A job that ends with it is not."""
 

@@ -163,6 +163,15 @@ def parent(number: int) -> int:
         return 0
 
 
+def alive(number: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        state = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in (b"Z", b"X")
+
+
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """A JSON lines file's objects; none where there is no file."""
     return (

@@ -1,4 +1,4 @@
-"""A real Slurm, brought up once for all tests here and taken down at the end. Needs root and Debian's packages."""
+"""A real Slurm, up once for all tests here and down at the end; needs root and Debian's packages."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def bed(able: None) -> Iterator[Bed]:
 
 
 @pytest.fixture
-def own_bed(able: None) -> Iterator[Bed]:
-    """An instance for one test, which may break it."""
-    yield from bring_up()
+def broken_bed(able: None) -> Iterator[Bed]:
+    """Three nodes for one test, which may break them."""
+    yield from bring_up("--nodes", "3")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Told to stop in every way that a cluster tells it, or a rank killed: the member comes back and loses nothing."""
+"""Told to stop in every way that a cluster has, or a rank killed: the member comes back and loses nothing."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Tiny training runs on a tests' Slurm: stores, configurations, profiles, submission, and what became of them."""
+"""Tiny training runs on a tests' Slurm: stores, configurations, profiles, submission, the outcome."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -216,11 +215,9 @@ def losses(run: Run) -> list[dict[str, float]]:
 
 
 def assert_same_run(run: Run, reference: Run) -> None:
-    """Every step once; losses and weights equal to the bit; checkpoints whole, and nothing half written left."""
-    text = run.metrics_file.read_text(encoding="utf-8")
-    assert [json.loads(line)["step"] for line in text.splitlines()] == list(
-        range(1, len(losses(reference)) + 1)
-    )
+    """Every step once; losses and weights equal to the bit; checkpoints whole, nothing half written."""
+    steps = [record["step"] for record in lines_of(run.metrics_file)]
+    assert steps == list(range(1, len(losses(reference)) + 1))
     assert losses(run) == losses(reference)
     assert_whole(run)
     last = reference.steps()[-1]
@@ -234,5 +231,4 @@ def assert_whole(run: Run) -> None:
         checkpoint = run.checkpoint(step)
         if (checkpoint / checkpoints.ENGINES).is_dir():
             checkpoints.verify(checkpoint)
-    left = [name for name in os.listdir(run.path / "checkpoints") if name.startswith(".partial-")]
-    assert not left, left
+    assert not list((run.path / "checkpoints").glob(".partial-*"))

@@ -1,0 +1,40 @@
+"""Nodes that die: with their tasks, and without them, so that a survivor trains beside its successor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bed import Bed, alive, wait_until
+from trials import Trials, Undisturbed, assert_same_run
+
+
+@pytest.mark.slow
+def test_slurmd_dies_with_and_without_its_tasks(
+    broken_bed: Bed, tmp_path: Path, stores: Path, undisturbed: Undisturbed
+) -> None:
+    bed = broken_bed
+    trials = Trials(bed, tmp_path, stores)
+    two_nodes = trials.profile("two-nodes", nodes=2, tasks_per_node=1, sbatch={"exclude": "n2"})
+    one_node = trials.profile("one-node", sbatch={"exclude": "n1"})
+    (dead,) = trials.submit(trials.config("dead", mapper={"sleep_s": 0.5}), two_nodes)
+    # Slow enough to be at work still when its successor is.
+    (cut_off,) = trials.submit(trials.config("cut-off", mapper={"sleep_s": 4.0}), one_node)
+    assert (bed.fields(dead.job)["NodeList"], bed.fields(cut_off.job)["NodeList"]) == ("n[1,3]", "n2")
+    dead.wait_step(4)
+    cut_off.wait_step(3)
+    survivors = [bed.rank_process(cut_off.job, rank) for rank in (0, 1)]
+    bed.node("n2", "kill")
+    bed.node("n1", "kill", "--tasks")
+    for member in (dead, cut_off):
+        bed.wait_state(member.job, "PENDING", timeout_s=120)
+    bed.node("n1", "start")
+    bed.wait_restart(cut_off.job)
+    assert all(alive(number) for number in survivors), cut_off.said()
+    wait_until("the survivors have noticed", lambda: not any(map(alive, survivors)), 120)
+    assert bed.state(cut_off.job) == "RUNNING"
+    trials.finish(dead, cut_off)
+    for member in (dead, cut_off):
+        assert bed.restarts(member.job) == 1
+        assert_same_run(member.run, undisturbed.run())
+    assert len(list(cut_off.run.incarnations.iterdir())) == 2

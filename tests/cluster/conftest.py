@@ -14,6 +14,13 @@ from bed import SCRIPTS, Bed
 from trials import TRAINING_CASES, Trials, Undisturbed, write_store
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slurm looks at time limits and dead nodes by the half minute, and two cores may have other work."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1200))
+
+
 @pytest.fixture(scope="session")
 def able() -> None:
     """Skips where no Slurm can be brought up, and says why."""

@@ -28,7 +28,6 @@ def test_preempted_by_a_higher_partition(trials: Trials, undisturbed: Undisturbe
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_time_limit_far_shorter_than_the_run(trials: Trials, undisturbed: Undisturbed) -> None:
     """Two minutes: told by Slurm's warning, saved, requeued, more than once, until all steps are done."""
     bed = trials.bed

@@ -6,34 +6,46 @@ import os
 import signal
 
 import pytest
-from trials import Trials, Undisturbed, assert_same_run
+from bed import Bed
+from trials import Member, Trials, Undisturbed, assert_same_run
 
-WAYS = ("USR1 to the host script", "USR2 to the ranks", "TERM to all", "SIGKILL to one rank")
+# scancel's options. --batch: to the host script alone; neither: to the ranks alone; --full: to all, srun too.
+FIRST = (("--batch", "--signal=USR1"), ("--signal=USR2",), ("--signal=TERM",), None)
+SECOND = (
+    ("--batch", "--signal=TERM"),
+    ("--batch", "--signal=USR2"),
+    ("--signal=USR1",),
+    ("--full", "--signal=TERM"),
+)
+
+
+def strike(bed: Bed, member: Member, signalled: tuple[str, ...] | None) -> None:
+    if signalled is None:
+        os.kill(bed.rank_process(member.job, 1), signal.SIGKILL)
+    else:
+        bed.run("scancel", *signalled, member.job)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_each_signal_and_a_killed_rank(trials: Trials, undisturbed: Undisturbed) -> None:
-    """Four members of one array, at once: each is requeued by itself, and ends as if nothing had happened."""
+    """Four members of one array: each is requeued by itself, twice, and ends as if nothing had been."""
     bed = trials.bed
     config = trials.config("stopped", sweep={"mapper.sleep_s": [0.5, 0.51, 0.52, 0.53]})
     members = trials.submit(config, trials.profile())
     assert [m.job.split("_")[1] for m in members] == ["0", "1", "2", "3"]
-    host, ranks, everything, killed = members
-    for member in members:
-        member.wait_step(4)
-    bed.run("scancel", "--batch", "--signal=USR1", host.job)
-    bed.run("scancel", "--signal=USR2", ranks.job)
-    bed.run("scancel", "--full", "--signal=TERM", everything.job)
-    os.kill(bed.rank_process(killed.job, 1), signal.SIGKILL)
-    for member in members:
-        bed.wait_restart(member.job)
+    for restart, (step, signals) in enumerate(((4, FIRST), (8, SECOND)), start=1):
+        for member, signalled in zip(members, signals, strict=True):
+            member.wait_step(step)
+            strike(bed, member, signalled)
+        for member in members:
+            bed.wait_restart(member.job, restart)
     trials.finish(*members)
-    for member, way in zip(members, WAYS, strict=True):
+    for member in members:
         assert_same_run(member.run, undisturbed.run())
-        assert [stop["requeued"] for stop in member.stops()] == [True, False], way
-        assert bed.restarts(member.job) == 1, way
+        assert bed.restarts(member.job) == 2
+        assert [stop["requeued"] for stop in member.stops()] == [True, True, False]
     # Who is asked saves at the step it is at; who is killed goes back to its last checkpoint.
-    for member in (host, ranks, everything):
-        assert set(member.run.steps()) - set(undisturbed.run().steps()), member.said()
-    assert killed.run.steps() == undisturbed.run().steps()
+    asked, killed = members[:3], members[3]
+    for member in asked:
+        assert [stop["why"] for stop in member.stops()] == ["stopped", "stopped", "done"], member.said()
+    assert [stop["why"] for stop in killed.stops()] == ["killed", "killed", "done"], killed.said()

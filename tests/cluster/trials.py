@@ -105,7 +105,7 @@ class Member:
         """Of the last line in metrics.jsonl; 0 where there is none."""
         return max((record["step"] for record in self.run.metrics()), default=0)
 
-    def wait_step(self, step: int, timeout_s: float = 150.0) -> None:
+    def wait_step(self, step: int, timeout_s: float = 300.0) -> None:
         wait_until(f"{self.run.path.name} is at step {step}", lambda: self.step() >= step, timeout_s)
 
     def again(self) -> Member:
@@ -166,7 +166,7 @@ class Trials:
         }
         return {values["job"]: path.parent.parent for path, values in told.items()}
 
-    def finish(self, *members: Member, timeout_s: float = 240.0) -> None:
+    def finish(self, *members: Member, timeout_s: float = 300.0) -> None:
         """Until every member has ended, and well."""
         for member in members:
             state = self.bed.wait_ended(member.job, timeout_s)

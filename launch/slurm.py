@@ -63,11 +63,19 @@ def job_states(ids: Collection[str]) -> dict[str, JobState]:
     answer, or slurmdbd is needed and does not.
     """
     wanted = set(ids)
-    found = _chosen(wanted, _queue(wanted))
+    found = queued(wanted)
     forgotten = wanted - found.keys()
     if forgotten and has_accounting():
         found |= _chosen(forgotten, map(_not_alive, _accounting(forgotten)))
     return found
+
+
+def queued(ids: Collection[str]) -> dict[str, JobState]:
+    """Those of `ids` that slurmctld still has: all that live, and what ended in the last minutes.
+
+    Raises `WorkFailed` where slurmctld does not answer.
+    """
+    return _chosen(set(ids), _queue(ids))
 
 
 def alive(ids: Collection[str]) -> set[str]:
@@ -75,13 +83,35 @@ def alive(ids: Collection[str]) -> set[str]:
 
     Raises `WorkFailed` where slurmctld does not answer.
     """
-    return {id for id, job in _chosen(set(ids), _queue(ids)).items() if job.alive}
+    return {id for id, job in queued(ids).items() if job.alive}
 
 
 def cancel(ids: Collection[str]) -> None:
     """End jobs, or take them out of the queue; those that have ended already are no error."""
     for some in _portions(ids):
         _ask("scancel", *some)
+
+
+def signal_host(id: str, name: str) -> None:
+    """Send a signal, ``USR1``, to a job's batch script alone, as Slurm does before a time limit."""
+    _ask("scancel", "--batch", f"--signal={name}", id)
+
+
+def nodes_of(partition: str | None) -> int:
+    """Nodes of a partition, of the default one where None."""
+    chosen = [f"--partition={partition}"] if partition else []
+    rows = [row.split() for row in _ask("sinfo", "--noheader", "--format=%P %D", *chosen).splitlines()]
+    return sum(int(nodes) for name, nodes in rows if partition or name.endswith("*"))
+
+
+def forbid_requeue(ids: Collection[str]) -> None:
+    """Let nothing, nor Slurm itself, bring these jobs back; those that have ended are left as they are."""
+    for id in ids:
+        try:
+            _ask("scontrol", "update", f"JobId={id}", "Requeue=0")
+        except WorkFailed:
+            if alive([id]):
+                raise
 
 
 def expand(nodes: str) -> list[str]:

@@ -108,11 +108,12 @@ def is_finished(run: Run) -> bool:
 
 
 def process_lives(process: int) -> bool:
-    """Whether that process is one of submitit's: the number alone may be another program's by now."""
+    """Whether that process is a host script: the number alone may be another program's by now."""
     try:
-        return b"submitit" in Path(f"/proc/{process}/cmdline").read_bytes()
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return False
+    return any(script in command for script in (b"job.sh", b"submission.sh"))
 
 
 def _process_state(submitted: Submitted) -> JobState:

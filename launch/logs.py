@@ -1,0 +1,134 @@
+"""What a run's job says: the log of a rank, appended over restarts, and that of the host script."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from launch.submitted import Submitted, living, read_submission
+from xr2ct.errors import UserError
+from xr2ct.run import Run
+
+_POLL_S = 1.0
+_ASK_EVERY_S = 15.0
+"""How often a job that says nothing is asked whether it still lives: each is a question to slurmctld."""
+_END_BYTES = 16_000
+_BYSTANDERS = ("srun:", "slurmstepd:", "[rank")
+"""How lines begin that follow from a failure and do not explain it."""
+_ERROR = " launch.job: "
+"""After the time: what `launch.job` says when a task ends with an error."""
+_MISSES = re.compile(r"rank \d+ is gone")
+
+
+def submission_of(run: Run) -> Submitted:
+    """Of a run that a job was submitted for; `UserError` for one that was not."""
+    submitted = read_submission(run)
+    if submitted is None:
+        raise UserError(f"{run.path}: no job was submitted for it (no slurm/job.json in it)")
+    return submitted
+
+
+def log_file(run: Run, rank: int | None) -> Path:
+    """The log of a rank of the last job, of the host script where `rank` is None.
+
+    It may not be there yet. `UserError` for a rank that the job does not have.
+    """
+    job = submission_of(run).job
+    if rank is None:
+        return run.path / "slurm" / f"host-{job}.out"
+    path = rank_log(run, job, rank)
+    there = ranks(run, job)
+    if not path.exists() and there:
+        raise UserError(
+            f"{run.path}: no log of rank {rank}; job {job} has ranks {', '.join(map(str, there))}"
+        )
+    return path
+
+
+def rank_log(run: Run, job: str, rank: int) -> Path:
+    return run.path / "slurm" / f"{job}-rank-{rank}.out"
+
+
+def ranks(run: Run, job: str) -> list[int]:
+    """Ranks that have said something, ascending."""
+    found = (
+        re.fullmatch(r".*-rank-(\d+)\.out", p.name) for p in (run.path / "slurm").glob(f"{job}-rank-*.out")
+    )
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_log(run: Run, rank: int | None, lines: int, follow: bool) -> Iterator[str]:
+    """The last lines of a log and, with `follow`, each one that comes until the job has ended.
+
+    Raises `UserError` for a rank that the job does not have, `WorkFailed` where Slurm does not answer.
+    """
+    path, submitted = log_file(run, rank), submission_of(run)
+    seen = 0
+    if path.exists():
+        text = path.read_bytes()
+        seen = text.rfind(b"\n") + 1
+        yield from _decoded(text[:seen])[-lines:] if lines else ()
+        if not follow:
+            yield from _decoded(text[seen:])
+    asked = -_ASK_EVERY_S
+    while follow:
+        # Asked before the log is read, so that its end is not missed.
+        ended = False
+        if time.monotonic() - asked >= _ASK_EVERY_S:
+            ended, asked = not living([submitted]), time.monotonic()
+        new = _from(path, seen)
+        whole = new if ended else new[: new.rfind(b"\n") + 1]
+        yield from _decoded(whole)
+        seen += len(whole)
+        if ended:
+            return
+        time.sleep(_POLL_S)
+
+
+def last_words(run: Run, job: str) -> str:
+    """Why a job's last attempt ended: what the host script noted, and what the rank that failed said last.
+
+    Empty where nobody said anything.
+    """
+    noted = [str(stop["why"]) for stop in stops(run) if stop["job"] == job][-1:]
+    said = [text for rank in ranks(run, job) if (text := _last_said(rank_log(run, job, rank)))]
+    # Where one rank fails by itself, the others only miss it.
+    telling = [text for text in said if not _MISSES.search(text)] or said
+    return "; ".join(dict.fromkeys(noted + telling[:1]))
+
+
+def stops(run: Run) -> list[dict[str, Any]]:
+    """What the host script noted of each attempt that ended; a torn last line is left out."""
+    try:
+        lines = (run.path / "slurm" / "stops.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _last_said(path: Path) -> str:
+    """The error that a task ended with, or else the last line that is not somebody else's."""
+    lines = _decoded(_from(path, max(0, path.stat().st_size - _END_BYTES)))
+    lines = [line for line in lines if line.strip() and not line.startswith(_BYSTANDERS)]
+    errors = [i for i, line in enumerate(lines) if _ERROR in line]
+    if errors:
+        first, *more = lines[errors[-1] :]
+        return " ".join(line.strip() for line in (first.partition(_ERROR)[2], *more[:1]))
+    return lines[-1].strip() if lines else ""
+
+
+def _from(path: Path, start: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _decoded(text: bytes) -> list[str]:
+    return text.decode("utf-8", errors="replace").splitlines()

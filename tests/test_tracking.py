@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 
 from xr2ct.config import Experiment, dump
-from xr2ct.errors import WorkFailed
+from xr2ct.errors import Stopped, Superseded, WorkFailed
 from xr2ct.run import Run
 from xr2ct.tracking import Tracker, bring_level, live, sync, track_artifact
 from xr2ct.tracking.link import flatten
@@ -45,7 +45,7 @@ MakeRun = Callable[..., tuple[Run, Experiment]]
 def make_run(tmp_path: Path) -> MakeRun:
     def make(name: str = "run", **tracking: Any) -> tuple[Run, Experiment]:
         experiment = Experiment(
-            name=name,
+            name=name.partition("+")[0],
             run_root=tmp_path / "runs",
             training={"steps": STEPS, "warmup_steps": 1},
             tracking={"system_metrics": False, **tracking},
@@ -146,8 +146,9 @@ def test_twice_level(make_run: MakeRun) -> None:
     evaluate(run, 3)
     report = sync(run)
     assert report.metrics == 3 * STEPS
-    assert report.evaluations == 2
+    assert report.evaluations == 4
     assert history(run, "lidc-idri-val/honest/psnr") == [(3, 21.0)]
+    assert history(run, "prior-mean/lidc-idri-val/honest/psnr") == [(0, 21.0)]
     assert "was level" in str(sync(run))
     evaluate(run, 6)
     assert sync(run).evaluations == 2
@@ -156,7 +157,7 @@ def test_twice_level(make_run: MakeRun) -> None:
 
 def evaluate(run: Run, step: int) -> None:
     """Two patients scored; an MAE is known of one."""
-    from xr2ct.evaluation.results import result_file, commit_rows
+    from xr2ct.evaluation.results import commit_rows, result_file
 
     about = {"views": "90+0", "scaling": "window", "weights": "mapper", "store": "0"}
     rows = [
@@ -167,13 +168,19 @@ def evaluate(run: Run, step: int) -> None:
     commit_rows(result_file(run, "prior-mean", "lidc-idri", "val"), rows)
 
 
-def test_artifacts(make_run: MakeRun, tmp_path: Path) -> None:
-    run, _ = make_run()
-    best = run.checkpoint(3)
+def make_best(run: Run, step: int) -> None:
+    """A checkpoint that RUN/best points to."""
+    best = run.checkpoint(step)
     (best / "engines").mkdir(parents=True)
     for name in ("mapper.safetensors", "engines/state.pt", "COMPLETE"):
-        (best / name).write_text("x")
-    run.best.symlink_to("checkpoints/step-000003")
+        (best / name).write_text(f"of step {step}")
+    run.best.unlink(missing_ok=True)
+    run.best.symlink_to(f"checkpoints/{best.name}")
+
+
+def test_artifacts(make_run: MakeRun, tmp_path: Path) -> None:
+    run, _ = make_run()
+    make_best(run, 3)
     page = tmp_path / "report"
     (page / "figures").mkdir(parents=True)
     (page / "index.html").write_text("first")
@@ -185,13 +192,105 @@ def test_artifacts(make_run: MakeRun, tmp_path: Path) -> None:
         there = client(notes["uri"])
         return {a.path for a in there.list_artifacts(notes["run_id"], folder)}
 
-    assert listed("best") == {"best/mapper.safetensors", "best/COMPLETE"}
+    assert listed("best/step-000003") == {f"best/step-000003/{n}" for n in ("mapper.safetensors", "COMPLETE")}
     assert listed("report") == {"report/index.html", "report/figures"}
     assert sync(run).artifacts == 0
     (page / "index.html").write_text("second, longer")
     assert sync(run).artifacts == 1
     where = client(notes["uri"]).download_artifacts(notes["run_id"], "report/index.html")
     assert Path(where).read_text() == "second, longer"
+
+
+def versions(run: Run) -> list[tuple[str, str]]:
+    """Step and run of each version of the run's model."""
+    there = client(read_notes(run)["uri"]).search_model_versions(f"name = '{run.path.name}'")
+    return sorted((v.tags["xr2ct.step"], v.run_id) for v in there)
+
+
+def alias(run: Run) -> Any:
+    return client(read_notes(run)["uri"]).get_model_version_by_alias(run.path.name, "best")
+
+
+def test_the_best_checkpoint_is_registered_once_a_step_and_the_alias_moves(make_run: MakeRun) -> None:
+    run, _ = make_run()
+    assert sync(run).models == 0
+    make_best(run, 3)
+    assert sync(run).models == 1
+    notes = read_notes(run)
+    first = alias(run)
+    assert first.tags == {"xr2ct.key": notes["key"], "xr2ct.step": "3"}
+    assert "was level" in str(sync(run))
+    make_best(run, 6)
+    assert sync(run).models == 1
+    assert alias(run).tags["xr2ct.step"] == "6"
+    assert versions(run) == [("3", notes["run_id"]), ("6", notes["run_id"])]
+    where = Path(client(notes["uri"]).get_model_version_download_uri(run.path.name, first.version)[7:])
+    assert (where / "mapper.safetensors").read_text() == "of step 3", "a version's files stay what they were"
+    run.best.unlink()
+    run.best.symlink_to("checkpoints/step-000003")
+    assert sync(run).models == 0
+    assert alias(run).version == first.version
+
+
+def test_a_version_whose_answer_was_lost_is_found_again(make_run: MakeRun) -> None:
+    run, _ = make_run()
+    make_best(run, 3)
+    sync(run)
+    (run.path / "mlflow.json").write_text(json.dumps({"key": read_notes(run)["key"]}))
+    assert sync(run).models == 0
+    assert len(versions(run)) == 1
+
+
+def test_members_of_a_sweep_have_models_of_their_own(make_run: MakeRun) -> None:
+    runs = [make_run(name)[0] for name in ("sweep+data.views=2", "sweep+data.views=4")]
+    for run in runs:
+        make_best(run, 3)
+        sync(run)
+    assert [alias(run).run_id for run in runs] == [read_notes(run)["run_id"] for run in runs]
+
+
+@pytest.mark.parametrize("variable", ["XR2CT_JOB", "SLURM_JOB_ID"])
+def test_no_job_opens_sqlite(
+    make_run: MakeRun, variable: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    run, experiment = make_run()
+    with monkeypatch.context() as job:
+        job.setenv(variable, "123_0")
+        with Tracker(run, experiment):
+            write_steps(run, 1, STEPS)
+        bring_level(run)
+        with pytest.raises(WorkFailed, match="no job opens sqlite; run `xr2ct track sync"):
+            sync(run)
+        assert not (run.path.parent / "mlflow.db").exists()
+        assert not (run.path / "mlflow.json").exists()
+        said = [r.getMessage() for r in caplog.records if "MLflow" in r.getMessage()]
+        assert len(said) == 1 and "is not written from a job" in said[0]
+    assert sync(run).metrics == 3 * STEPS
+    assert history(run, "loss/mapper") == expected()
+
+
+def test_a_job_writes_to_a_server(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tries to, here: nobody is there."""
+    monkeypatch.setenv("XR2CT_JOB", "123_0")
+    run, _ = make_run(uri="http://127.0.0.1:9")
+    with pytest.raises(WorkFailed, match="nothing is lost, try again later"):
+        sync(run)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Stopped(), "SCHEDULED"), (Superseded(), "RUNNING"), (WorkFailed(), "FAILED")]
+)
+def test_how_a_run_ended(make_run: MakeRun, error: Exception, status: str) -> None:
+    run, experiment = make_run()
+    with pytest.raises(type(error)), Tracker(run, experiment):
+        write_steps(run, 1, 2)
+        raise error
+    notes = read_notes(run)
+    assert client(notes["uri"]).get_run(notes["run_id"]).info.status == status
+    write_steps(run, 3, STEPS)
+    sync(run)
+    assert client(notes["uri"]).get_run(notes["run_id"]).info.status == "FINISHED"
 
 
 def test_a_locked_database_costs_a_warning(make_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:

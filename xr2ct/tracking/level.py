@@ -8,27 +8,34 @@ import threading
 from pathlib import Path
 
 from xr2ct.errors import WorkFailed
-from xr2ct.locks import alone
 from xr2ct.run import Run
 from xr2ct.tracking.link import Link, SyncReport, reason
-from xr2ct.tracking.notes import edited_notes, link_lock, tracking_uri
+from xr2ct.tracking.notes import edited_notes, silent_here, tracking_uri, writing
 
 log = logging.getLogger(__name__)
 
 
 def sync(run: Run, wait_s: float = 60.0) -> SyncReport:
-    """Bring MLflow level with a run's metrics, evaluations and artifacts; a second time adds nothing.
+    """Bring MLflow level with a run's metrics, evaluations, artifacts and best model; a second time adds
+    nothing.
 
-    Waits so long for another process at work on the same. Raises `WorkFailed` where MLflow cannot be reached.
+    Waits so long for another process at work on the same. Raises `WorkFailed` where MLflow cannot be reached,
+    and in a job where it is sqlite.
     """
     experiment = run.experiment()
     uri = tracking_uri(run, experiment)
+    if silent_here(uri):
+        raise WorkFailed(
+            f"MLflow at {uri}: no job opens sqlite; run `xr2ct track sync {run.path}` outside jobs, "
+            "or set tracking.uri to a server"
+        )
     try:
-        with alone(link_lock(run), wait_s):
+        with writing(run, uri, wait_s):
             link = Link(run, experiment)
             link.add_metrics()
             link.add_evaluations()
             link.add_artifacts()
+            link.add_model()
             if link.last_step == experiment.training.steps:
                 link.end("FINISHED")
             return link.report
@@ -38,10 +45,14 @@ def sync(run: Run, wait_s: float = 60.0) -> SyncReport:
 
 
 def bring_level(run: Run, wait_s: float = 60.0) -> None:
-    """`sync` at the end of a command whose own work is done: it warns where it fails or takes longer."""
-    if not run.experiment().tracking.enabled:
+    """`sync` at the end of a command whose own work is done: it warns where it fails or takes longer.
+
+    Nothing in a job where MLflow is sqlite: whoever runs it next outside jobs adds what is missing.
+    """
+    experiment = run.experiment()
+    uri = tracking_uri(run, experiment)
+    if not experiment.tracking.enabled or silent_here(uri):
         return
-    uri = tracking_uri(run, run.experiment())
 
     def attempt() -> None:
         try:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xr2ct.config import Experiment
-from xr2ct.locks import alone
 from xr2ct.run import Run, is_complete
+from xr2ct.tracking.model import KEY_TAG, register_best
 from xr2ct.tracking.notes import database, edited_notes, read_notes, tracking_uri
 
 # Set before anything imports MLflow, as DeepSpeed does too: no telemetry, and an early end to waiting for a
@@ -28,7 +28,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 T = TypeVar("T")
 
-KEY_TAG = "xr2ct.key"
 _METRICS_PER_CALL, _PARAMETERS_PER_CALL, _PARAMETER_LENGTH = 1000, 100, 6000  # MLflow's limits
 
 
@@ -42,6 +41,7 @@ class SyncReport:
     evaluations: int = 0
     parameters: int = 0
     artifacts: int = 0
+    models: int = 0
 
     def __str__(self) -> str:
         added = {k: v for k, v in asdict(self).items() if isinstance(v, int) and v}
@@ -50,7 +50,7 @@ class SyncReport:
 
 
 class Link:
-    """Connected when made; whatever MLflow raises comes through."""
+    """Connected when made, by whoever is `writing`; whatever MLflow raises comes through."""
 
     def __init__(self, run: Run, experiment: Experiment) -> None:
         mlflow = _import_mlflow()
@@ -60,13 +60,10 @@ class Link:
         self._monitor: Any = None
         self.last_step = 0
         """The last outer step in the metrics read so far."""
-        # Only one process may set up a new database; the others then find it complete.
-        with alone(_set_up_lock(run, uri), wait_s=60.0):
-            self._client = mlflow.MlflowClient(uri)
-            experiment_id = self._experiment_id(uri)
-        self.report = SyncReport(uri, self._find_or_create(experiment_id, uri))
+        self._client = mlflow.MlflowClient(uri)
+        self.report = SyncReport(uri, self._find_or_create(self._experiment_id(uri), uri))
         there = self._client.get_run(self.report.run_id)
-        self._ended = there.info.status != "RUNNING"
+        self._status = there.info.status
         self._keys_there = set(there.data.metrics)
         self._steps_there: dict[str, set[int]] = {}
         self._add_parameters(there.data.params)
@@ -74,7 +71,7 @@ class Link:
     def begin(self) -> None:
         """Show the run as running, and start to watch the machine."""
         self._client.update_run(self.report.run_id, status="RUNNING")
-        self._ended = False
+        self._status = "RUNNING"
         if self._experiment.tracking.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -90,24 +87,30 @@ class Link:
             self._monitor = None
 
     def end(self, status: str) -> None:
-        """FINISHED, FAILED or KILLED, unless it has ended."""
+        """FINISHED, FAILED or KILLED, or SCHEDULED for what goes on later, unless it is that already."""
         self.stop_monitor()
-        if not self._ended:
+        if status == "SCHEDULED":
+            self._client.update_run(self.report.run_id, status=status)
+        elif status != self._status:
             self._client.set_terminated(self.report.run_id, status)
+        self._status = status
 
     def add_metrics(self) -> None:
         """What metrics.jsonl has gained since the last call."""
         self.report.metrics += self._add(self._new_metrics())
 
     def add_evaluations(self) -> None:
-        """Every checkpoint's means over the patients of a cohort's split."""
+        """Means over a split's patients: every checkpoint's at its step, the priors' at step 0."""
         self.report.evaluations += self._add(_evaluation_means(self._run))
 
     def add_artifacts(self) -> None:
         """The best checkpoint, and what `track_artifact` noted, where it is not there as it is now."""
         kept = read_notes(self._run).get("artifacts", {})
         if self._run.best.exists():
-            kept["best"] = kept.get("best", {}) | {"path": str(self._run.best.absolute())}
+            # A folder for each step that was ever the best: a registered version's files never change.
+            checkpoint = self._run.best.resolve()
+            name = f"best/{checkpoint.name}"
+            kept[name] = kept.get(name, {}) | {"path": str(checkpoint)}
         for name, note in kept.items():
             path = Path(note["path"])
             files = _files_of(path)
@@ -119,6 +122,12 @@ class Link:
                 with edited_notes(self._run) as notes:
                     notes.setdefault("artifacts", {})[name] = note | {"uploaded": uploaded}
                 self.report.artifacts += 1
+
+    def add_model(self) -> None:
+        """The best checkpoint in the model registry, once its files are there."""
+        if self._run.best.exists():
+            key = read_notes(self._run)["key"]
+            self.report.models += register_best(self._client, self._run, self.report.run_id, key)
 
     def _experiment_id(self, uri: str) -> str:
         name = self._experiment.tracking.experiment
@@ -206,18 +215,20 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _evaluation_means(run: Run) -> Iterator[tuple[str, int, float]]:
-    """``COHORT-SPLIT/mode/metric`` at the checkpoint's step, over the patients for whom it is defined."""
+    """``COHORT-SPLIT/mode/metric`` at the checkpoint's step, over the patients for whom it is defined.
+
+    Of a source without a checkpoint its name comes first, as ``prior-mean/COHORT-SPLIT/mode/metric``.
+    """
     if not run.evaluations.exists():
         return
     from xr2ct.evaluation.results import COLUMNS, read_results
 
     for result in read_results(run):
-        if result.step is None:
-            continue
+        source = f"{result.source}/" if result.step is None else ""
         for column in COLUMNS:
             mean = result.mean(column)
             if not math.isnan(mean):
-                yield f"{result.cohort}-{result.split}/{column}", result.step, mean
+                yield f"{source}{result.cohort}-{result.split}/{column}", result.step or 0, mean
 
 
 def _import_mlflow() -> Any:
@@ -228,11 +239,6 @@ def _import_mlflow() -> Any:
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return mlflow
-
-
-def _set_up_lock(run: Run, uri: str) -> Path:
-    file = database(uri)
-    return file.with_name(f".{file.name}.lock") if file else run.path / ".mlflow.set-up.lock"
 
 
 def _files_of(path: Path) -> list[Path]:

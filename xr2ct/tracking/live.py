@@ -7,10 +7,10 @@ import threading
 from types import TracebackType
 
 from xr2ct.config import Experiment
-from xr2ct.locks import alone
+from xr2ct.errors import Stopped, Superseded
 from xr2ct.run import Run
 from xr2ct.tracking.link import Link, reason
-from xr2ct.tracking.notes import link_lock, tracking_uri
+from xr2ct.tracking.notes import silent_here, tracking_uri, writing
 
 log = logging.getLogger(__name__)
 
@@ -23,25 +23,38 @@ CLOSING_S = 20.0
 
 
 class Tracker:
-    """Adds to MLflow what RUN/metrics.jsonl gains; this context raises nothing of MLflow's."""
+    """Adds to MLflow what RUN/metrics.jsonl gains; this context raises nothing of MLflow's.
+
+    In a job with a sqlite address it says so and adds nothing.
+    """
 
     def __init__(self, run: Run, experiment: Experiment) -> None:
         self._run = run
         self._experiment = experiment
         self._uri = tracking_uri(run, experiment)
         self._closing = threading.Event()
-        self._status = "FINISHED"
+        self._status: str | None = "FINISHED"
+        self._silent = silent_here(self._uri)
         self._thread = threading.Thread(target=self._follow, name="xr2ct-mlflow", daemon=True)
 
     def __enter__(self) -> Tracker:
-        self._thread.start()
+        if self._silent:
+            log.info(
+                "MLflow at %s is not written from a job; `xr2ct track sync %s` brings it level",
+                self._uri,
+                self._run.path,
+            )
+        else:
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._silent:
+            return
         if kind is not None:
-            self._status = "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+            self._status = _status(kind)
         self._closing.set()
         self._thread.join(CLOSING_S)
         if self._thread.is_alive():
@@ -54,13 +67,15 @@ class Tracker:
             # Asked before the metrics are read, so that what was written before closing is still seen.
             last_look = self._closing.wait(pause)
             try:
-                with alone(link_lock(self._run), LONGEST_PAUSE_S):
+                with writing(self._run, self._uri, LONGEST_PAUSE_S):
                     if link is None:
                         link = Link(self._run, self._experiment)
                         link.begin()
                     link.add_metrics()
-                    if last_look:
+                    if last_look and self._status:
                         link.end(self._status)
+                    elif last_look:
+                        link.stop_monitor()
                 if away:
                     log.info("MLflow at %s is back", self._uri)
                 pause, away = POLL_S, False
@@ -80,3 +95,12 @@ class Tracker:
             why,
             self._run.path,
         )
+
+
+def _status(kind: type[BaseException]) -> str | None:
+    """MLflow's word for how a run ended; None where that is another's to say by now."""
+    if issubclass(kind, Superseded):
+        return None
+    if issubclass(kind, Stopped):
+        return "SCHEDULED"
+    return "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,21 @@ def database(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def link_lock(run: Run) -> Path:
-    """Held by whoever brings MLflow level with the run, so that nobody adds the same twice."""
-    return run.path / ".mlflow.lock"
+def silent_here(uri: str) -> bool:
+    """Whether nothing may be written from here: a job, on whatever node, opens no sqlite on a shared disk."""
+    in_job = any(os.environ.get(name) for name in ("XR2CT_JOB", "SLURM_JOB_ID"))
+    return in_job and uri.startswith("sqlite")
+
+
+@contextmanager
+def writing(run: Run, uri: str, wait_s: float) -> Iterator[None]:
+    """Be the one who brings MLflow level with the run, so that nobody adds the same twice, and of a database
+    the only writer; `TimeoutError` where another is for longer than `wait_s`."""
+    with ExitStack() as held:
+        held.enter_context(alone(run.path / ".mlflow.lock", wait_s))
+        if file := database(uri):
+            held.enter_context(alone(file.with_name(f".{file.name}.lock"), wait_s))
+        yield
 
 
 def read_notes(run: Run) -> dict[str, Any]:

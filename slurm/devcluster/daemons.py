@@ -83,7 +83,7 @@ def start_munge(cluster: Cluster) -> None:
     options = [
         f"--key-file={key}",
         f"--socket={cluster.munge_socket}",
-        f"--pid-file={cluster.folder}/munged-own.pid",
+        f"--pid-file={cluster.folder}/spool/munged.pid",
         f"--seed-file={cluster.folder}/munge.seed",
     ]
     # --force: munged refuses a socket below a folder that others may write to, such as /tmp.

@@ -115,9 +115,9 @@ AuthType=auth/munge
 # A requeued job waits until its old credential has expired: two minutes by default.
 AuthInfo=socket={cluster.munge_socket},cred_expire=5
 StateSaveLocation={cluster.folder}/state
-SlurmctldPidFile={cluster.folder}/slurmctld.pid
+SlurmctldPidFile={cluster.folder}/spool/slurmctld.pid
 SlurmctldLogFile={cluster.folder}/slurmctld.log
-SlurmdPidFile={cluster.folder}/slurmd-%n.pid
+SlurmdPidFile={cluster.folder}/spool/slurmd-%n.pid
 SlurmdLogFile={cluster.folder}/slurmd-%n.log
 SlurmdSpoolDir={cluster.folder}/spool/%n
 ProctrackType=proctrack/linuxproc
@@ -166,7 +166,7 @@ DbdPort={cluster.ports[1]}
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={cluster.munge_socket}
-PidFile={cluster.folder}/slurmdbd.pid
+PidFile={cluster.folder}/spool/slurmdbd.pid
 LogFile={cluster.folder}/slurmdbd.log
 StorageType=accounting_storage/mysql
 StorageHost=localhost

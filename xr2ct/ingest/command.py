@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from xr2ct.cohorts.plan import CohortPlan, plan_cohort, read_plan
 from xr2ct.cohorts.pseudonyms import Names, names_for
 from xr2ct.cohorts.refused import Refusal
-from xr2ct.errors import UserError, WorkFailed
-from xr2ct.ingest import prepare
+from xr2ct.errors import WorkFailed
+from xr2ct.ingest import lease, prepare
 from xr2ct.ingest import repair as repairs
 from xr2ct.ingest.fill import Job, fill_pictures, fill_scans, scan_tasks, stale_arrays
+from xr2ct.ingest.lease import Lease
 from xr2ct.ingest.plan import Plan, row_key
 from xr2ct.ingest.prepare import Wish
 from xr2ct.ingest.report import Cost, IngestReport, NotTaken, Renaming, Truncation, write_refused
+from xr2ct.ingest.request import FRACTIONS, LOCK, Request
+from xr2ct.ingest.task import Outcome, Task
 from xr2ct.projection.geometry import Geometry
 from xr2ct.store import check, layout, write
 
 log = logging.getLogger(__name__)
-
-FRACTIONS = (0.8, 0.1, 0.1)
-"""Training, validation and test patients where they are drawn by seed."""
-
-_LOCK = ".ingest.lock"
 
 
 def ingest(
@@ -46,6 +43,7 @@ def ingest(
     salt: Path | None = None,
     remove_table: bool = False,
     repair: bool = False,
+    living: Callable[[Lease], bool] = lambda lease: True,
 ) -> IngestReport:
     """Bring `store` level with the CTs of `source`: every case at every size and geometry of the store.
 
@@ -60,73 +58,95 @@ def ingest(
     a CSV of patient and split (who is in none is left out), the cohort's own where None; a patient already in
     the store keeps theirs. `salt` is the file by which cohorts that are not public are named (`names_for`).
     `remove_table` makes air of what is not the patient. `repair` checks every file of the store and writes
-    again from the source what is missing or damaged.
+    again from the source what is missing or damaged. `living` says of jobs that were submitted to fill the
+    store whether they may still do so.
 
-    Raises `UserError` for a wrong request, and `WorkFailed` where no case of the source could be kept or a
-    repair left something damaged.
+    Raises `UserError` for a wrong request, and `WorkFailed` where no case of the source could be kept, a
+    repair left something damaged, or another ingest is writing into the store.
     """
-    source, store = Path(source), Path(store)
-    _check_request(source, store, sizes, cube_mm, workers, repair)
-    names = names_for(cohort, salt)
-    asked_splits = prepare.Splits.asked(cohort, splits, seed, fractions)
-    found = (
-        read_plan(source, cohort, names) if source.is_file() else plan_cohort(source, cohort, workers=workers)
+    request = Request(
+        Path(source),
+        Path(store),
+        cohort,
+        tuple(sizes),
+        tuple(geometries),
+        None if angles is None else tuple(angles),
+        cube_mm,
+        seed,
+        fractions,
+        splits,
+        workers,
+        salt,
+        remove_table,
+        repair,
     )
+    with begun(request, living) as (job, wish, tasks):
+        report = finished(job, wish, tasks, {})
+    if repair and (left := check.damage(request.store)):
+        raise WorkFailed(_still_damaged(left))
+    return kept_some(request.source, report)
+
+
+@contextmanager
+def begun(request: Request, living: Callable[[Lease], bool]) -> Iterator[tuple[Job, Wish, list[Task]]]:
+    """What is to be done, once rows and arrays are fixed and on disk; nobody else ingests into the store
+    meanwhile. Raises as `ingest` does for a wrong request."""
+    request.check()
+    store, names = request.store, names_for(request.cohort, request.salt)
+    asked_splits = prepare.Splits.asked(request.cohort, request.splits, request.seed, request.fractions)
+    found = _found(request, names)
     store.mkdir(parents=True, exist_ok=True)
-    with _alone(store):
-        if repair:
+    with alone(store):
+        lease.end_dead(store, living)
+        if request.repair:
             repairs.clear_damaged(store)
-        asked = Plan(cohort, cube_mm, remove_table, names.salt_id)
-        plan, split_of = _rows(store, asked, found, names, asked_splits, repair)
-        plan = plan.with_arrays(store, sizes, prepare.wanted_xrays(plan, geometries, angles))
-        job = Job(store, names, found, Renaming(found, names), workers, repair, {})
-        if repair:
+        asked = Plan(request.cohort, request.cube_mm, request.remove_table, names.salt_id)
+        plan, split_of = _rows(store, asked, found, names, asked_splits, request.repair)
+        xrays = prepare.wanted_xrays(plan, request.geometries, request.angles)
+        plan = plan.with_arrays(store, request.sizes, xrays)
+        job = Job(store, names, found, Renaming(found, names), request.workers, request.repair, {})
+        if request.repair:
             repairs.check_xrays(store, plan)
             job.damaged = repairs.damaged_chunks(store)
         wish = prepare.wish(store, plan, found, split_of, names)
-        _bring_level(job, wish)
-        report = _report(job, wish)
-        write_refused(store, report.refused, {names.patient(line.source.patient) for line in found.lines})
-    if repair and (left := check.damage(store)):
-        raise WorkFailed(_still_damaged(left))
+        yield job, wish, _laid_out(job, wish)
+
+
+def finished(job: Job, wish: Wish, tasks: Sequence[Task], ended: Mapping[int, Outcome]) -> IngestReport:
+    """Do what is left of `tasks`, radiographs too, and make it visible.
+
+    `ended` are the outcomes, by row, of those that were done elsewhere.
+    """
+    if wish.plan.rows:
+        fill_scans(job, wish, tasks, ended)
+        _publish(job.store, wish.plan)
+        wish.left_out += fill_pictures(job, wish.plan)
+        if job.repair:
+            repairs.settle_case_files(job.store)
+    report = _report(job, wish)
+    write_refused(
+        job.store, report.refused, {job.names.patient(line.source.patient) for line in job.found.lines}
+    )
+    return report
+
+
+def kept_some(source: Path, report: IngestReport) -> IngestReport:
+    """The report; `WorkFailed` with the first reasons where no case could be kept."""
     if not report.kept:
         raise WorkFailed(_nothing_kept(source, report))
     return report
 
 
-def _check_request(
-    source: Path, store: Path, sizes: Sequence[int], cube_mm: float, workers: int | None, repair: bool
-) -> None:
-    if not source.exists():
-        raise UserError(f"{source}: expected a folder of CT or a PLAN.csv, found nothing")
-    if not sizes or min(sizes) < 16:
-        raise UserError(f"size {','.join(map(str, sizes))}: expected voxels a side, 16 or more")
-    if not 16 <= cube_mm < math.inf:
-        raise UserError(f"cube_mm {cube_mm:g}: expected the cube's side in millimetres, 16 or more")
-    if workers is not None and workers < 1:
-        raise UserError(f"workers {workers}: expected 1 or more")
-    if source.is_dir() and store.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{store}: lies inside the source {source}; put the store elsewhere")
-    if store.exists() and not store.is_dir():
-        raise UserError(f"{store}: a file; expected a folder for the store")
-    if repair and not layout.is_remains(store):
-        raise UserError(f"{store}: no store to repair")
-    if repair:
-        return
-    if (store / "zarr.json").is_file():
-        layout.group_attributes(store)
-    elif store.is_dir() and not layout.plan_file(store).is_file():
-        if layout.is_remains(store):
-            raise layout.StoreError(f"{store}: its zarr.json and plan.json are missing: {layout.REPAIR}")
-        strangers = {p.name for p in store.iterdir()} - {layout.refused_file(store).name, _LOCK}
-        if strangers:
-            raise UserError(f"{store}: not a store, yet it holds {min(strangers)}; name another folder")
+def _found(request: Request, names: Names) -> CohortPlan:
+    if request.source.is_file():
+        return read_plan(request.source, request.cohort, names)
+    return plan_cohort(request.source, request.cohort, workers=request.workers)
 
 
 @contextmanager
-def _alone(store: Path) -> Iterator[None]:
+def alone(store: Path) -> Iterator[None]:
     """One ingest at a time into a store. The kernel drops the lock with its process: none is left behind."""
-    with (store / _LOCK).open("w") as file:
+    with (store / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -161,11 +181,11 @@ def _rows(
     return plan or asked, split_of
 
 
-def _bring_level(job: Job, wish: Wish) -> None:
-    """The plan on disk first: from then on a row is one case's for good."""
+def _laid_out(job: Job, wish: Wish) -> list[Task]:
+    """Plan and arrays on disk, from when on a row is one case's for good; the tasks of what is missing."""
     store, plan = job.store, wish.plan
     if not plan.rows:
-        return
+        return []
     tasks = scan_tasks(job, wish)
     plan.save(store)
     for array in stale_arrays(store, plan):
@@ -181,11 +201,7 @@ def _bring_level(job: Job, wish: Wish) -> None:
         salt_id=plan.salt_id,
     )
     write.sweep(store)
-    fill_scans(job, wish, tasks)
-    _publish(store, wish.plan)
-    wish.left_out += fill_pictures(job, wish.plan)
-    if job.repair:
-        repairs.settle_case_files(store)
+    return tasks
 
 
 def _publish(store: Path, plan: Plan) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from xr2ct.cohorts.catalogue import cohort as catalogue_entry
@@ -42,6 +43,8 @@ class Job:
     """Cases that were written."""
     costs: list[tuple[float, int]] = field(default_factory=list)
     """Seconds and bytes of each."""
+    begun: Callable[[Task], None] = lambda task: None
+    """Told of every attempt at a scan."""
 
     def missing(self, plan: Plan, case: str) -> set[str]:
         """Arrays of the plan that a case has no whole chunk of."""
@@ -87,12 +90,17 @@ def scan_tasks(job: Job, wish: Wish) -> list[Task]:
     return tasks
 
 
-def fill_scans(job: Job, wish: Wish, tasks: Sequence[Task]) -> None:
-    """Work through the tasks; where a series is refused the patient's next one takes the row."""
+def fill_scans(job: Job, wish: Wish, tasks: Sequence[Task], ended: Mapping[int, Outcome]) -> None:
+    """Work through the tasks; where a series is refused the patient's next one takes the row.
+
+    `ended` are the outcomes, by row, of tasks that were done elsewhere.
+    """
     wanted = {w.index: w for w in wish.wanted}
-    while tasks:
+    elsewhere = [(task, ended[task.index]) for task in tasks if task.index in ended]
+    tasks = [task for task in tasks if task.index not in ended]
+    while tasks or elsewhere:
         again = []
-        for task, outcome in run_tasks(tasks, job.workers):
+        for task, outcome in chain(elsewhere, run_tasks(tasks, job.workers, begun=job.begun)):
             if outcome.reason:
                 again += _refused(job, wish, task, outcome, wanted.get(task.index))
                 continue
@@ -104,7 +112,7 @@ def fill_scans(job: Job, wish: Wish, tasks: Sequence[Task]) -> None:
                     task.row.case,
                     ", ".join(outcome.changed),
                 )
-        tasks = again
+        tasks, elsewhere = again, []
 
 
 def fill_pictures(job: Job, plan: Plan) -> list[Refusal]:

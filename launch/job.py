@@ -32,6 +32,7 @@ def in_task(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", force=True)
     logging.getLogger("submitit").propagate = False  # it has a handler of its own
+    start = Path.cwd()
     os.chdir(os.environ["XR2CT_WORKDIR"])
     try:
         result = function(*arguments)
@@ -41,6 +42,8 @@ def in_task(function: Callable[..., Any], *arguments: Any) -> Any:
     except Exception:
         _tell(1)
         raise
+    finally:
+        os.chdir(start)  # submitit names its folder by the way from there
     _tell(0)
     return result
 

@@ -27,7 +27,8 @@ while [ "$1" != -- ]; do
 done
 shift
 
-say() { printf '%s %s: %s\n' "$(date -u +%FT%TZ)" "${XR2CT_JOB-job.sh}" "$*"; }
+say() { printf '%s %s: %s\n' "$(now)" "${XR2CT_JOB-job.sh}" "$*"; }
+now() { TZ=UTC printf '%(%FT%TZ)T' -1; }  # bash's own: a child might be ended with the job
 
 # resolve VARIABLE FOLDER: export the folder's own path. Not by $(…), which would cut a line break at its end.
 resolve() {
@@ -212,7 +213,7 @@ bring_back() {
 
 record() {
     printf '{"time": "%s", "job": "%s", "restart": %d, "node": "%s", "exit": %d, "why": "%s", "signal": "%s", "checkpoint": "%s", "requeued": %s}\n' \
-        "$(date -u +%FT%TZ)" "$XR2CT_JOB" "$restart" "$node" "$code" "$why" "$told" "$checkpoint" "$requeued" \
+        "$(now)" "$XR2CT_JOB" "$restart" "$node" "$code" "$why" "$told" "$checkpoint" "$requeued" \
         >>"$XR2CT_SLURM/stops.jsonl"
 }
 

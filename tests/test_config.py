@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xr2ct.config import Experiment, differences, dump, load_experiment, run_path
+from xr2ct.config import Experiment, differences, dump, load_experiment, load_members, run_path
 from xr2ct.errors import UserError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -89,4 +89,4 @@ def test_differences_are_listed_leaf_by_leaf() -> None:
     "path", sorted({*CONFIGS.rglob("*.yaml")} - {CONFIGS / "cohorts.yaml"}), ids=lambda p: p.stem
 )
 def test_every_shipped_experiment_is_valid(path: Path) -> None:
-    load_experiment(path)
+    load_members(path)

@@ -3,11 +3,15 @@
 A file may inherit from others with ``base: other.yaml`` (or a list of them); dictionaries merge, everything
 else replaces. Overrides are ``key.sub=value`` with the value read as YAML. Unknown keys are refused with the
 nearest valid one. `mapper` and `method` name a component whose own file owns and validates its keys.
+``sweep: {key.sub: [value, …]}`` makes one file many experiments: every combination of its values.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +25,8 @@ from xr2ct.errors import UserError, nearest
 from xr2ct.projection.geometry import parse_angle
 
 T = TypeVar("T", bound=BaseModel)
+
+_KEY = r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*"
 
 
 class Section(BaseModel):
@@ -209,18 +215,76 @@ class Experiment(Section):
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment in a YAML file with its bases and overrides; `UserError` naming file, key and value."""
-    values = _read_with_bases(Path(path), ())
+    """The experiment in a YAML file with its bases and overrides; `UserError` naming file, key and value.
+
+    Of a sweep, the member that the overrides choose.
+    """
+    values, sweep = _read_with_sweep(Path(path), overrides)
+    if sweep:
+        example = " ".join(override_text(key, choices[0]) for key, choices in sweep.items())
+        raise UserError(
+            f"{path}: a sweep over {', '.join(sweep)}: choose a member, as '{example}', or submit it whole"
+        )
+    return _experiment(values, overrides, str(path))
+
+
+def load_members(path: Path, overrides: Sequence[str] = ()) -> list[tuple[Experiment, list[str]]]:
+    """Every experiment of a YAML file, each with the overrides that choose it: the combinations of its
+    `sweep`, the last key fastest, or the one experiment of a file without. An override of a swept key
+    leaves that value alone.
+
+    Raises `UserError` as `load_experiment` does, and where two members would share a run's folder.
+    """
+    values, sweep = _read_with_sweep(Path(path), overrides)
+    members: list[tuple[Experiment, list[str]]] = []
+    folders: dict[Path, str] = {}
+    for choice in itertools.product(*sweep.values()):
+        chosen = [override_text(key, value) for key, value in zip(sweep, choice, strict=True)]
+        told = [*overrides, *chosen]
+        where = f"{path} with {' '.join(chosen)}" if chosen else str(path)
+        experiment = _experiment(copy.deepcopy(values), told, where)
+        folder = run_path(experiment, told)
+        if folder in folders:
+            raise UserError(f"{where}: its run would be {folder}, which is that of {folders[folder]}")
+        folders[folder] = where
+        members.append((experiment, told))
+    return members
+
+
+def override_text(key: str, value: Any) -> str:
+    """The override that sets `key` to `value`."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return f"{key}={text if yaml.load(text, Loader=_Loader) == value else json.dumps(value)}"
+
+
+def _experiment(values: dict[str, Any], overrides: Sequence[str], where: str) -> Experiment:
     for override in overrides:
         key, value = parse_override(override)
         _set(values, key, value)
-    return validate(Experiment, values, str(path))
+    return validate(Experiment, values, where)
+
+
+def _read_with_sweep(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """A file's values, and what of its sweep the overrides leave open."""
+    values = _read_with_bases(path, ())
+    sweep = values.pop("sweep", {})
+    if not isinstance(sweep, dict):
+        raise UserError(f"{path}: sweep: expected key.sub: [values], got {sweep!r}")
+    for key, choices in sweep.items():
+        if not isinstance(key, str) or not re.fullmatch(_KEY, key):
+            raise UserError(f"{path}: sweep: expected key.sub, got {key!r}")
+        if not isinstance(choices, list) or not choices:
+            raise UserError(f"{path}: sweep: {key}: expected a list of values, got {choices!r}")
+        if above := next((k for k in sweep if key.startswith(f"{k}.")), None):
+            raise UserError(f"{path}: sweep: {key} is within {above}, which is swept too")
+    stated = {parse_override(override)[0] for override in overrides}
+    return values, {key: choices for key, choices in sweep.items() if key not in stated}
 
 
 def parse_override(text: str) -> tuple[str, Any]:
     """``key.sub=value`` with the value read as YAML."""
     key, sign, value = text.partition("=")
-    if not sign or not re.fullmatch(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", key):
+    if not sign or not re.fullmatch(_KEY, key):
         raise UserError(f"override {text!r}: expected key.sub=value")
     try:
         return key, yaml.load(value, Loader=_Loader)
@@ -266,7 +330,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: 1e-5 is a number, as everybody who writes it expects."""
+    """YAML 1.2's floats: 1e-5 is a number, as everybody who writes it expects; and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
+            seen.add(str(key))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

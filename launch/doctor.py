@@ -277,6 +277,8 @@ def _submit_from(job: _Job) -> Outcome:
     if job.side_id is None:
         return Outcome("submit from", "SKIPPED", f"submit_from: {job.profile.submit_from}", None)
     lines = _read(job.folder / "submit-from")
+    if not lines and not job.lines:
+        return Outcome("submit from", "SKIPPED", "the job did not come to it", None)
     if not lines or lines[-1]["outcome"] == "BEGUN":
         return _failed("submit from", "the job that should ask sbatch did not come to it")
     last = lines[-1]

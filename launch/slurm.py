@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 
 from xr2ct.errors import WorkFailed
 
+LOST = "LOST"
+"""Our word for a job that accounting believes to live and slurmctld does not have."""
 ENDED = frozenset(
-    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL",
+    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", LOST, "NODE_FAIL",
      "OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT")
 )  # fmt: skip
 """States that a job does not leave again. All others live: they wait, run, end, or will be run anew."""
@@ -29,7 +31,7 @@ _AT_ONCE = 1000
 """Job ids in one command line."""
 _RANGE_SHOWN = re.compile(r"(\d+)_\[([\d,\-:]+)(?:%\d+)?\]")
 _SQUEUE = ("JobArrayID", "State", "NodeList", "Reason", "RestartCnt", "TimeUsed", "TimeLeft", "exit_code")
-_SACCT = ("JobID", "State", "NodeList", "Reason", "ElapsedRaw", "ExitCode", "Submit")
+_SACCT = ("JobID", "State", "NodeList", "ElapsedRaw", "ExitCode", "Submit")
 
 
 @dataclass(frozen=True)
@@ -205,13 +207,13 @@ def _accounting(ids: Collection[str]) -> Iterator[JobState]:
         text = _ask("sacct", "--parsable2", "--noheader", "--allocations", "--duplicates",
                     f"--jobs={','.join(some)}", f"--format={','.join(_SACCT)}")  # fmt: skip
         for line in text.splitlines():
-            shown, state, node, reason, elapsed, code, submitted = line.split("|")
+            shown, state, node, elapsed, code, submitted = line.split("|")
             elapsed_s = float(elapsed) if elapsed.isdigit() else None
             job = JobState(
                 id=shown,
                 state=state.split()[0],  # CANCELLED by 1000
                 node="" if node.startswith("None") else node,
-                reason=_told(reason),
+                reason="",  # what it last waited for, whatever it ended with
                 restarts=0,
                 elapsed_s=elapsed_s,
                 left_s=None,
@@ -227,7 +229,7 @@ def _not_alive(job: JobState) -> JobState:
     """Of a job that slurmctld does not have, whatever accounting still believes."""
     if not job.alive:
         return job
-    return replace(job, state="LOST", reason=f"slurmctld no longer has it; accounting says {job.state}")
+    return replace(job, state=LOST, reason=f"slurmctld no longer has it; accounting says {job.state}")
 
 
 def _chosen(wanted: set[str], jobs: Iterable[JobState]) -> dict[str, JobState]:

@@ -105,6 +105,11 @@ def _job_states(submissions: Collection[Submitted]) -> tuple[dict[Path, JobState
             return here, str(error)
 
 
+def _evaluator(runs: Sequence[Run]) -> dict[Path, Mapping[str, int]]:
+    """What is to be scored, by the run's folder as it was given."""
+    return {}
+
+
 def _status(
     run: Run, submitted: Submitted | None, job: JobState | None, unsure: bool, scores: Mapping[str, int]
 ) -> Status:

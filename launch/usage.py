@@ -11,17 +11,18 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.submitted import Submitted, find_runs, living, read_submission
 from launch.units import format_bytes
-from xr2ct.errors import WorkFailed
+from xr2ct.errors import UserError, WorkFailed
+from xr2ct.evaluation.pairs import Stores, find_pairs
 from xr2ct.evaluation.pending import pending
-from xr2ct.locks import alone
-from xr2ct.run import Run, step_of
-from xr2ct.training import checkpoints
+from xr2ct.run import Run
+from xr2ct.store import StoreError
+from xr2ct.training import checkpoints, fence
 
 PARTS = ("engines", "weights", "logs", "code", "evaluations", "leftovers", "other")
 _BLOCK = 512
@@ -87,13 +88,14 @@ def clean(
     for run in runs:
         if run.path in live:
             left.append(f"{run.path}: its job lives; only checkpoints that are scored may go")
-            gone += _removed(_scored_checkpoints(run) if weights else [], dry_run)
+            gone += _removed(_scored_checkpoints(run, left) if weights else [], dry_run)
             continue
         try:
-            with _held(run, dry_run):
-                gone += _removed(_unneeded(run, weights), dry_run)
-        except TimeoutError:
-            left.append(f"{run.path}: being trained by another process; left alone")
+            # A start of training like any other: it keeps others out, and supersedes what a lost node left.
+            with nullcontext() if dry_run else fence.held(run):
+                gone += _removed(_unneeded(run, weights, left), dry_run)
+        except WorkFailed as error:
+            left.append(f"{error}; left alone")
     for root in sorted({run.path.resolve().parent for run in runs}):
         gone += _removed(_old_submissions(root, submissions), dry_run)
     return gone, left
@@ -106,26 +108,12 @@ def format_unneeded(gone: Sequence[Unneeded], dry_run: bool) -> str:
     return "\n".join([*lines, f"{format_bytes(sum(item.bytes for item in gone))} {verb}"])
 
 
-@contextmanager
-def _held(run: Run, dry_run: bool) -> Iterator[None]:
-    """Keep training from starting meanwhile; `TimeoutError` where it goes on."""
-    if dry_run:
-        yield
-        return
-    try:
-        with alone(run.path / ".lock"):
-            yield
-    except TimeoutError:
-        raise
-    except OSError as error:
-        raise WorkFailed(f"{run.path}: cannot be locked, so nothing is removed ({error.strerror})") from None
-
-
-def _unneeded(run: Run, weights: bool) -> Iterator[Unneeded]:
+def _unneeded(run: Run, weights: bool, left: list[str]) -> Iterator[Unneeded]:
     """Of a run that nobody trains."""
-    keep = run.experiment().training.keep_engines if run.config_file.is_file() else 1
-    for engines in checkpoints.old_engines(run, keep):
-        yield _item(engines, f"{keep} newer checkpoints can be resumed from")
+    keep = _kept(run)
+    for step in run.steps()[:-keep]:
+        if (engines := run.checkpoint(step) / checkpoints.ENGINES).is_dir():
+            yield _item(engines, f"{keep} newer checkpoints can be resumed from")
     for leftover in checkpoints.leftovers(run):
         yield _item(leftover, "left by a killed process" if "damaged" not in leftover.name else "damaged")
     for folder in (run.path, run.evaluations, *run.evaluations.glob("*/")):
@@ -137,18 +125,40 @@ def _unneeded(run: Run, weights: bool) -> Iterator[Unneeded]:
     if (heartbeats := run.path / "slurm" / "heartbeats").is_dir():
         yield _item(heartbeats, "its job has ended")
     if weights:
-        yield from _scored_checkpoints(run)
+        yield from _scored_checkpoints(run, left)
 
 
-def _scored_checkpoints(run: Run) -> Iterator[Unneeded]:
-    """Whole checkpoints that nothing is left to do with: neither best, nor of the last, nor to be scored."""
+def _scored_checkpoints(run: Run, left: list[str]) -> Iterator[Unneeded]:
+    """Whole checkpoints that nothing is left to do with: neither best, nor of the last, nor to be scored.
+
+    A cohort whose store is not there yet is still to be scored on.
+    """
     if not run.config_file.is_file():
         return
-    keep = {*run.steps()[-run.experiment().training.keep_engines :], run.best_step()}
-    keep |= {pair.step for pair in pending(run)}
+    experiment = run.experiment()
+    missing: dict[str, str] = {}
+    try:
+        stores = Stores()
+        find_pairs(experiment, None, missing, stores)
+        keep = {pair.step for pair in pending(run, stores)}
+    except (UserError, StoreError) as error:
+        left.append(f"{run.path}: no checkpoint removed, since it is not known what is scored: {error}")
+        return
+    if unseen := missing.keys() & {experiment.data.cohort, *experiment.evaluation.cohorts}:
+        left.append(
+            f"{run.path}: no checkpoint removed, since {', '.join(sorted(unseen))} cannot be scored on yet "
+            f"(evaluation.cohorts in {run.config_file} says what is wanted)"
+        )
+        return
+    keep |= {*run.steps()[-_kept(run) :], run.best_step()}
     for step in run.steps():
         if step not in keep:
             yield _item(run.checkpoint(step), "scored on everything, neither best nor of the last")
+
+
+def _kept(run: Run) -> int:
+    """Of how many of the newest checkpoints all is kept."""
+    return run.experiment().training.keep_engines if run.config_file.is_file() else 2
 
 
 def _old_submissions(root: Path, submissions: Sequence[Submitted]) -> Iterator[Unneeded]:
@@ -170,10 +180,8 @@ def _removed(items: Iterator[Unneeded] | Sequence[Unneeded], dry_run: bool) -> l
 
 def _remove(path: Path) -> None:
     """A checkpoint, or its engines, out of sight in one rename first: killed then, it is not half there."""
-    if path.parent.name == "checkpoints" and not path.name.startswith("."):
-        checkpoints.remove(Run(path.parent.parent), step_of(path))
-    elif path.name == checkpoints.ENGINES:
-        checkpoints.remove_engines(Run(path.parent.parent.parent), step_of(path.parent))
+    if "checkpoints" in (path.parent.name, path.parent.parent.name):
+        checkpoints.remove(path)
     elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -45,8 +45,13 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of this package, ending in ``-dirty`` where files differ from it; None outside git."""
+    """The git commit of this package, ending in ``-dirty`` where files differ from it; None outside git.
+
+    A run's frozen code has it in a file.
+    """
     package = Path(__file__).resolve().parent
+    if (frozen := package.parent / "COMMIT").is_file():
+        return frozen.read_text(encoding="utf-8").strip() or None
     # An installed copy may lie inside somebody else's repository: ask whether this very file is tracked.
     if _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None

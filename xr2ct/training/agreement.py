@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 
-from xr2ct.errors import UserError, WorkFailed
+from xr2ct.errors import PeerLost, Stopped, UserError, WorkFailed
 from xr2ct.training.distributed import Ranks, start_distributed
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def wait_for_all(ranks: Ranks) -> None:
 def together(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
     """Among the ranks that train together; left so that this process may train again.
 
-    Where another rank is gone, `WorkFailed` says which and why, as far as that is known.
+    Where another rank is gone, `PeerLost` says which and why, as far as that is known.
     """
     ranks = start_distributed(device)
     try:
@@ -66,9 +66,12 @@ def together(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
         # not be there to part from.
         dist.destroy_process_group()
         raise
+    except Stopped:
+        wait_for_all(ranks)  # the first to end may take the others down: each must have ended its own work
+        raise
     except Exception as error:
         if ranks.world_size > 1 and lost_another(error):
-            raise WorkFailed(_who_is_gone(ranks, error)) from error
+            raise PeerLost(_who_is_gone(ranks, error)) from error
         _leave_word(ranks, error)
         raise
     import deepspeed.comm  # only once DS_ACCELERATOR is set

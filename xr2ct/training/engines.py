@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.methods.base import Method
+from xr2ct.training import repartition
 from xr2ct.training.deepspeed_config import Precision, deepspeed_config
 from xr2ct.training.distributed import Ranks
 from xr2ct.training.watchdog import alive
@@ -140,12 +142,33 @@ class DeepSpeedNetwork:
             str(folder), tag=_TAG, client_state=dict(client_state), save_latest=False
         )
 
-    def load(self, folder: Path) -> dict[str, Any]:
-        """Restore what `save` wrote and return its client state; every rank calls it."""
-        path, state = self._engine.load_checkpoint(str(folder), tag=_TAG)
+    def load(self, folder: Path, *, other_ranks: bool = False) -> dict[str, Any]:
+        """Restore what `save` wrote and return its client state; every rank calls it.
+
+        `other_ranks`: another number of ranks wrote it. Exact, under ZeRO 0 and 1.
+        """
+        in_parts = other_ranks and self._engine.zero_optimization()
+        path, state = self._engine.load_checkpoint(str(folder), tag=_TAG, load_module_only=in_parts)
         if path is None:
             raise WorkFailed(f"{folder}: no state of the {self.name}'s engine in it")
+        if in_parts:
+            self._load_parts(folder / _TAG)
+            counts = ("global_steps", "global_samples", "skipped_steps")
+            for name in counts:
+                setattr(self._engine, name, state.pop(name))
         return state
+
+    def _load_parts(self, folder: Path) -> None:
+        optimizer = self._engine.optimizer
+        if optimizer.round_robin_gradients:
+            raise UserError(
+                "deepspeed.zero_optimization.round_robin_gradients: what was saved depends on the number of "
+                "ranks, which has changed; keep the number"
+            )
+        sizes = [part.numel() for part in optimizer.single_partition_of_fp32_groups]
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        own = repartition.part_of(repartition.parts(folder), rank, sizes)
+        optimizer.load_state_dict([own] * world_size, load_optimizer_states=True, load_from_fp32_weights=True)
 
     def consolidated_weights(self) -> dict[str, Tensor]:
         """The network's state dict, whole, as the optimizer keeps it: in fp32; every rank calls it.

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from xr2ct.run import Run
 from xr2ct.tracking import Tracker
+from xr2ct.training.agreement import from_rank_0
 from xr2ct.training.lead_time import LeadTime
 from xr2ct.training.metrics_log import MetricsLog
 from xr2ct.training.progress import Progress
@@ -26,13 +27,16 @@ class Journal:
 
     def __enter__(self) -> Journal:
         experiment, step = self._state.experiment, self._state.step
+        from_rank_0(self._state.ranks, self._open_metrics)
         if self._state.ranks.rank == 0:
-            metrics = MetricsLog(self._run, step, self._state.fence)
-            self._metrics = self._held.enter_context(closing(metrics))
             self._progress = self._held.enter_context(closing(Progress(step, experiment.training.steps)))
             if experiment.tracking.enabled:
                 self._held.enter_context(Tracker(self._run, experiment))
         return self
+
+    def _open_metrics(self) -> None:
+        metrics = MetricsLog(self._run, self._state.step, self._state.fence)
+        self._metrics = self._held.enter_context(closing(metrics))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

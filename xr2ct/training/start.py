@@ -113,9 +113,8 @@ def refuse_other_values(run: Run, experiment: Experiment) -> None:
 def earlier_resolution(run: Run, experiment: Experiment, ranks: Ranks) -> Resolved | None:
     """What the run's start found out; None where nothing is saved yet.
 
-    Raises `UserError` where going on would not be the same. Other versions cost a warning. Another number
-    of ranks is refused where ZeRO splits the optimizer's state over them; without it, losses go on alike
-    up to rounding.
+    Raises `UserError` where going on would not be the same. Other versions cost a warning, and so does
+    another number of ranks: losses go on alike up to rounding. From ZeRO 2 on it is refused.
     """
     if not run.steps():
         return None
@@ -135,9 +134,10 @@ def earlier_resolution(run: Run, experiment: Experiment, ranks: Ranks) -> Resolv
         log.warning("%s: another version than at the start: %s", run.path, line)
     if resolved.world_size != ranks.world_size:
         told = f"{run.path}: started on {resolved.world_size} ranks, now {ranks.world_size}"
-        if experiment.training.zero_stage > 0:
+        if experiment.training.zero_stage > 1:
             raise UserError(
                 f"{told}; with training.zero_stage {experiment.training.zero_stage} keep the number"
+                " (it may change with 0 and 1)"
             )
         log.warning("%s: losses go on alike up to rounding", told)
     return resolved

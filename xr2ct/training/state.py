@@ -110,20 +110,20 @@ def restore(checkpoint: Path, state: TrainingState) -> None:
     place = json.loads((engines / "state.json").read_text(encoding="utf-8"))
     state.step, state.batches_drawn = place["step"], place["batches_drawn"]
     state.saved = state.step
+    other_ranks = place["world_size"] != state.ranks.world_size
     for name, engine in state.engines.items():
-        engine.load(engines / name)
+        engine.load(engines / name, other_ranks=other_ranks)
         alive()
     for name, network in state.method.fixed.items():
         network.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
     if state.average is not None:
         average = load_file(checkpoint / "mapper-ema.safetensors")
         state.average.weights = {name: tensor.clone() for name, tensor in average.items()}
-    if place["world_size"] == state.ranks.world_size:
+    if other_ranks:  # which have no states of their own to go on from
+        seed_everything(derive_seed(state.experiment.seed, "resumed", state.step, state.ranks.rank))
+    else:
         file = engines / _random_file(state.ranks.rank)
         _set_random_state(torch.load(file, weights_only=True))
-    else:
-        # Another number of ranks has no states of its own to go on from.
-        seed_everything(derive_seed(state.experiment.seed, "resumed", state.step, state.ranks.rank))
 
 
 def broken_weights(weights: Mapping[str, Mapping[str, Tensor]]) -> list[str]:

@@ -72,4 +72,5 @@ def asked(listener: Listener, ranks: Ranks, fence: Fence) -> str | None:
     code = largest(ranks, _SUPERSEDED if superseded else listener.heard)
     if code == _SUPERSEDED:
         raise fence.superseded_by()
+    listener.heard = listener.heard or code  # another rank was asked: from now on this one was, too
     return signal.Signals(code).name if code else None

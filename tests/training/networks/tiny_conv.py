@@ -15,6 +15,7 @@ class Config(Section):
     """Keys of this mapper."""
 
     width: int = Field(4, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
     explode_at: int | None = None
     """The training pass, counted from 1, whose output is infinite."""
     sleep_s: float = Field(0.0, ge=0)
@@ -30,12 +31,13 @@ class TinyConv(nn.Module):
         self.second = nn.Conv3d(config.width, 1, 3, padding=1)
         self.explode_at = config.explode_at
         self.sleep_s = config.sleep_s
+        self.dropout = config.dropout
         self.passes = 0
 
     def forward(self, x: Tensor) -> Tensor:
         time.sleep(self.sleep_s)
         self.passes += torch.is_grad_enabled()
-        hidden = nn.functional.dropout(torch.tanh(self.first(x)), 0.1, training=True)
+        hidden = nn.functional.dropout(torch.tanh(self.first(x)), self.dropout, training=True)
         factor = float("inf") if self.passes == self.explode_at else 1.0
         return self.second(hidden) * factor
 

@@ -116,6 +116,12 @@ def forbid_requeue(ids: Collection[str]) -> None:
                 raise
 
 
+def array_named(name: str) -> str | None:
+    """The id of this user's array of that name, while slurmctld has it."""
+    text = _ask("squeue", "--me", "--noheader", "--states=all", f"--name={name}", "--format=%F")
+    return text.split()[0] if text.strip() else None
+
+
 def expand(nodes: str) -> list[str]:
     """``n[1-2]`` as n1, n2."""
     return _ask("scontrol", "show", "hostnames", nodes).split() if nodes else []

@@ -130,7 +130,7 @@ def _gpu(rank: Rank) -> str:
     import torch
 
     if torch.version.cuda is None:
-        raise Failed("torch is built for the CPU; `make install CUDA=12` or 13 picks the right one")
+        raise Failed(f"torch is built for the CPU; `make install CUDA=12` or 13 picks the right one{_smi()}")
     driver = int(getattr(torch._C, "_cuda_getDriverVersion")())  # noqa: B009 (builds for the CPU lack it)
     if driver == 0 or not torch.cuda.is_available():
         raise Failed(f"no CUDA device is to be seen, torch is built for CUDA {torch.version.cuda}{_smi()}")

@@ -96,7 +96,8 @@ def examine(profile: Profile, root: Path, timeout_s: float, tell: Callable[[str]
         _end(job)
     outcomes = _outcomes(job)
     if not any(o.outcome == "FAILED" for o in outcomes):
-        shutil.rmtree(job.folder, ignore_errors=True)
+        for folder in (job.folder, *root.glob(f".submissions/doctor-{job.folder.name}*")):
+            shutil.rmtree(folder, ignore_errors=True)
     return outcomes
 
 

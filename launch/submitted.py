@@ -111,9 +111,12 @@ def process_lives(process: int) -> bool:
     """Whether that process is a host script: the number alone may be another program's by now."""
     try:
         command = Path(f"/proc/{process}/cmdline").read_bytes()
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b") ")[2][:1]
     except OSError:
         return False
-    return any(script in command for script in (b"job.sh", b"submission.sh"))
+    # For a moment after its start a process has no command line yet; one that has ended has none either.
+    beginning = not command and state not in b"ZX"
+    return beginning or any(script in command for script in (b"job.sh", b"submission.sh"))
 
 
 def _process_state(submitted: Submitted) -> JobState:

@@ -15,7 +15,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.submitted import Submitted, find_runs, living, read_submission
+from launch import slurm
+from launch.submitted import Submitted, find_runs, living, process_lives, read_submission
 from launch.units import format_bytes
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.evaluation.pairs import Stores, find_pairs
@@ -24,6 +25,8 @@ from xr2ct.run import Run
 from xr2ct.store import StoreError
 from xr2ct.training import checkpoints, fence
 
+_BEGUN = "_submitted.pkl"
+"""How the host script links what a member runs, by the member's id, when it begins."""
 PARTS = ("engines", "weights", "logs", "code", "evaluations", "leftovers", "other")
 _BLOCK = 512
 """st_blocks counts these, whatever the file system's own are."""
@@ -162,12 +165,28 @@ def _kept(run: Run) -> int:
 
 
 def _old_submissions(root: Path, submissions: Sequence[Submitted]) -> Iterator[Unneeded]:
-    """Folders of submissions that no run is there for any more, or that a later one has replaced."""
+    """Folders of submissions that are no run's last one, once all of their jobs have begun and ended.
+
+    One whose jobs wait is left: what they will run is in it.
+    """
     used = {s.submission.resolve() for s in submissions}
-    for folder in sorted((root / ".submissions").glob("*/")):
-        members = [link for link in (folder / "members").glob("*") if link.is_symlink()]
-        if members and folder.resolve() not in used and not any(link.exists() for link in members):
-            yield _item(folder, "its runs are gone")
+    jobs = {
+        folder: {link.name.removesuffix(_BEGUN) for link in folder.glob(f"*{_BEGUN}")}
+        for folder in sorted((root / ".submissions").glob("*/"))
+        if folder.resolve() not in used
+    }
+    alive = _alive({id for ids in jobs.values() for id in ids})
+    for folder, ids in jobs.items():
+        if ids and not ids & alive and len(ids) >= len(list((folder / "members").glob("*/"))):
+            yield _item(folder, "its jobs have ended")
+
+
+def _alive(ids: set[str]) -> set[str]:
+    """Array members that Slurm has, and processes of this machine."""
+    members = {id for id in ids if "_" in id}
+    return (slurm.alive(members) if members else set()) | {
+        id for id in ids - members if process_lives(int(id))
+    }
 
 
 def _removed(items: Iterator[Unneeded] | Sequence[Unneeded], dry_run: bool) -> list[Unneeded]:

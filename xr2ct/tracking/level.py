@@ -44,19 +44,22 @@ def sync(run: Run, wait_s: float = 60.0) -> SyncReport:
         raise WorkFailed(f"MLflow at {uri}: {reason(error)}; nothing is lost, try again later") from None
 
 
-def bring_level(run: Run, wait_s: float = 60.0) -> None:
+def bring_level(run: Run, wait_s: float = 60.0) -> bool | None:
     """`sync` at the end of a command whose own work is done: it warns where it fails or takes longer.
 
-    Nothing in a job where MLflow is sqlite: whoever runs it next outside jobs adds what is missing.
+    Returns whether MLflow is level now; None where it is not to be written: it is off, or sqlite and this a
+    job, and whoever is next at it outside jobs adds what is missing.
     """
     experiment = run.experiment()
     uri = tracking_uri(run, experiment)
     if not experiment.tracking.enabled or silent_here(uri):
-        return
+        return None
+    level: list[bool] = []
 
     def attempt() -> None:
         try:
             log.info("%s", sync(run, wait_s))
+            level.append(True)
         except WorkFailed as error:
             log.warning("%s", error)
 
@@ -70,16 +73,17 @@ def bring_level(run: Run, wait_s: float = 60.0) -> None:
             wait_s,
             run.path,
         )
+    return bool(level)
 
 
-def track_artifact(run: Run, path: Path, name: str | None = None, wait_s: float = 60.0) -> None:
+def track_artifact(run: Run, path: Path, name: str | None = None, wait_s: float = 60.0) -> bool | None:
     """Keep a file or a folder beside the run in MLflow, as `name`: now if it answers, else at the next
     `sync`.
 
     Of a checkpoint its weights and configuration are kept, not its engines; RUN/best is kept without
-    being told.
+    being told. Returns what `bring_level` does.
     """
     with edited_notes(run) as notes:
         kept = notes.setdefault("artifacts", {}).setdefault(name or path.name, {})
         kept["path"] = os.path.abspath(path)  # noqa: PTH100 (a link must stay one, to follow where it points)
-    bring_level(run, wait_s)
+    return bring_level(run, wait_s)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch import slurm
+from launch import evaluator, slurm
 from launch.logs import last_words, stops
 from launch.slurm import JobState
 from launch.submitted import Submitted, find_runs, read_submission, states
@@ -107,7 +107,10 @@ def _job_states(submissions: Collection[Submitted]) -> tuple[dict[Path, JobState
 
 def _evaluator(runs: Sequence[Run]) -> dict[Path, Mapping[str, int]]:
     """What is to be scored, by the run's folder as it was given."""
-    return {}
+    found: dict[Path, dict[str, int]] = {}
+    for root in sorted({run.path.resolve().parent for run in runs}):
+        found |= evaluator.state(root)
+    return {run.path: found.get(run.path.resolve(), {}) for run in runs}
 
 
 def _status(

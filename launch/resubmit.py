@@ -1,0 +1,59 @@
+"""Submitting again what failed, and nothing else: with the code that each run was submitted with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch import evaluator, submit
+from launch.profiles import load_profile
+from launch.submitted import Submitted, find_runs, is_finished, living, read_submission
+from xr2ct.run import Run
+
+
+def resubmit(paths: Sequence[Path], cluster: str | None = None) -> list[str]:
+    """Submit anew every run that a path is or holds whose job has ended before training had; a line a run.
+
+    One array for each cluster that they were on, or one for all on `cluster`. Runs that live or are done are
+    left alone. Pairs that the evaluator had given up are tried again. Raises `UserError` for a path without a
+    run and for what `submit` refuses, `WorkFailed` where Slurm does not answer: what lives could be submitted
+    twice then.
+    """
+    runs = find_runs(paths)
+    submissions = {run.path: s for run in runs if (s := read_submission(run))}
+    live = living(submissions.values())
+    told: list[str] = []
+    failed: defaultdict[str, list[Submitted]] = defaultdict(list)
+    for run in runs:
+        submitted = submissions.get(run.path)
+        if submitted is None:
+            told.append(f"{run.path}: left alone, no job was ever submitted for it (`xr2ct submit` does)")
+        elif run.path in live:
+            told.append(f"{run.path}: left alone, its job {submitted.job} lives")
+        elif is_finished(run):
+            told.append(f"{run.path}: left alone, it is done")
+        else:
+            failed[cluster or submitted.cluster].append(submitted)
+    for name, ended in failed.items():
+        told += _submit(name, ended)
+    return told + _score_again(runs, submissions, cluster)
+
+
+def _submit(cluster: str, ended: Sequence[Submitted]) -> list[str]:
+    """One array of runs whose jobs are gone, by Slurm's word: a survivor on a lost node is taken over from."""
+    takes_over = {s.run: s.job for s in ended if s.executor == "slurm"}
+    new = submit.resubmit([s.run for s in ended], load_profile(cluster), cluster, takes_over)
+    return [f"job {submission.job}: {submission.run}" for submission in new]
+
+
+def _score_again(runs: Sequence[Run], submissions: dict[Path, Submitted], cluster: str | None) -> list[str]:
+    """Have the evaluator try again what it had given up, and see to it that there is one."""
+    told = []
+    for run in runs:
+        submitted = submissions.get(run.path)
+        if submitted is not None and (pairs := evaluator.reset_attempts(run)):
+            profile = load_profile(cluster or submitted.cluster)
+            evaluator.start(profile, run.path.parent, [run.path])
+            told.append(f"{run.path}: {pairs} pairs that could not be scored are tried again")
+    return told

@@ -42,8 +42,8 @@ def write_store(folder: Path, cohort: str, splits: Mapping[str, int], seed: int 
             name: write.write_chunk(path, name, row, values)
             for name, values in ((f"ct/{SIZE}", volume), ("xray/x2ct", views))
         }
-        write.write_case(path, f"case{row}", {"checksums": sums})
-        rows.append({"id": f"case{row}", "patient": f"patient{row}", "split": split, "row": row})
+        write.write_case(path, f"{cohort}-{row}", {"checksums": sums})
+        rows.append({"id": f"{cohort}-{row}", "patient": f"{cohort}-{row}", "split": split, "row": row})
     write.publish(path, rows, [SIZE], ["x2ct"])
     return path
 

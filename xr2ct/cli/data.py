@@ -18,7 +18,7 @@ from xr2ct.cli.arguments import (
     stated_geometry,
     words,
 )
-from xr2ct.errors import WorkFailed
+from xr2ct.errors import UserError, WorkFailed
 
 
 def add_phantom(commands: Any) -> None:
@@ -107,16 +107,21 @@ def add_ingest(commands: Any) -> None:
     p.add_argument("--salt", type=Path, default=None, metavar="FILE", help="of cohorts that are not public")
     p.add_argument("--remove-table", action="store_true", help="make air of all that is not the patient")
     p.add_argument("--repair", action="store_true", help="write again what is missing or damaged")
-    p.add_argument("--workers", type=positive, default=None, help="processes (default: one a core)")
+    p.add_argument(
+        "--workers", type=positive, default=None, help="processes, of each job (default: its cores)"
+    )
+    p.add_argument("--cluster", default=None, metavar="PROFILE", help="as an array of jobs")
+    p.add_argument("--wait", action="store_true", help="with --cluster: wait for the end")
     p.add_argument("--json", action="store_true")
 
 
 def run_ingest(args: argparse.Namespace) -> None:
     from xr2ct.cohorts.names import check_cohort
-    from xr2ct.ingest import ingest
+    from xr2ct.ingest.command import fulfil
+    from xr2ct.ingest.request import Request
 
     geometry = stated_geometry(args)
-    report = ingest(
+    request = Request(
         args.source,
         args.out,
         check_cohort(args.cohort),
@@ -131,7 +136,36 @@ def run_ingest(args: argparse.Namespace) -> None:
         remove_table=args.remove_table,
         repair=args.repair,
     )
+    if args.cluster:
+        _ingest_by_jobs(request, args)
+        return
+    if args.wait:
+        raise UserError("--wait: of use with --cluster alone; without it the command waits anyway")
+    report = fulfil(request, _living)
     print_result(report.as_dict(), str(report), args.json)
+
+
+def _living(lease: Any) -> bool:
+    from launch.ingest import living  # here: only a store that jobs were to fill needs it
+
+    return living(lease)
+
+
+def _ingest_by_jobs(request: Any, args: argparse.Namespace) -> None:
+    from launch.ingest import follow, submit
+    from launch.profiles import load_profile
+
+    submitted = submit(request, load_profile(args.cluster), args.cluster)
+    jobs = ", ".join(submitted.jobs)
+    if not args.wait:
+        told = {"store": str(submitted.store), "jobs": submitted.jobs, "report": str(submitted.report)}
+        text = f"jobs {jobs}: {submitted.cases} cases; logs in {submitted.logs}\nreport: {submitted.report}"
+        print_result(told, text, args.json)
+        return
+    print(f"jobs {jobs}; logs in {submitted.logs}", file=sys.stderr, flush=True)
+    follow(submitted, lambda line: print(line, file=sys.stderr, flush=True))
+    file = submitted.report.with_suffix(".json") if args.json else submitted.report
+    print(file.read_text(encoding="utf-8"), end="")
 
 
 def add_inspect(commands: Any) -> None:

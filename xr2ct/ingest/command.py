@@ -43,7 +43,6 @@ def ingest(
     salt: Path | None = None,
     remove_table: bool = False,
     repair: bool = False,
-    living: Callable[[Lease], bool] = lambda lease: True,
 ) -> IngestReport:
     """Bring `store` level with the CTs of `source`: every case at every size and geometry of the store.
 
@@ -58,8 +57,7 @@ def ingest(
     a CSV of patient and split (who is in none is left out), the cohort's own where None; a patient already in
     the store keeps theirs. `salt` is the file by which cohorts that are not public are named (`names_for`).
     `remove_table` makes air of what is not the patient. `repair` checks every file of the store and writes
-    again from the source what is missing or damaged. `living` says of jobs that were submitted to fill the
-    store whether they may still do so.
+    again from the source what is missing or damaged.
 
     Raises `UserError` for a wrong request, and `WorkFailed` where no case of the source could be kept, a
     repair left something damaged, or another ingest is writing into the store.
@@ -80,9 +78,14 @@ def ingest(
         remove_table,
         repair,
     )
+    return fulfil(request, lambda jobs: True)
+
+
+def fulfil(request: Request, living: Callable[[Lease], bool]) -> IngestReport:
+    """`ingest` of a request; `living` says of jobs submitted to fill the store whether they still may."""
     with begun(request, living) as (job, wish, tasks):
         report = finished(job, wish, tasks, {})
-    if repair and (left := check.damage(request.store)):
+    if request.repair and (left := check.damage(request.store)):
         raise WorkFailed(_still_damaged(left))
     return kept_some(request.source, report)
 

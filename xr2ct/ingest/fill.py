@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -44,7 +44,9 @@ class Job:
     costs: list[tuple[float, int]] = field(default_factory=list)
     """Seconds and bytes of each."""
     begun: Callable[[Task], None] = lambda task: None
-    """Told of every attempt at a scan."""
+    """Told of every scan that is begun."""
+    ended: Callable[[Task, Outcome], None] = lambda task, outcome: None
+    """Told how it ended."""
 
     def missing(self, plan: Plan, case: str) -> set[str]:
         """Arrays of the plan that a case has no whole chunk of."""
@@ -100,7 +102,7 @@ def fill_scans(job: Job, wish: Wish, tasks: Sequence[Task], ended: Mapping[int, 
     tasks = [task for task in tasks if task.index not in ended]
     while tasks or elsewhere:
         again = []
-        for task, outcome in chain(elsewhere, run_tasks(tasks, job.workers, begun=job.begun)):
+        for task, outcome in chain(elsewhere, _run(job, tasks)):
             if outcome.reason:
                 again += _refused(job, wish, task, outcome, wanted.get(task.index))
                 continue
@@ -113,6 +115,12 @@ def fill_scans(job: Job, wish: Wish, tasks: Sequence[Task], ended: Mapping[int, 
                     ", ".join(outcome.changed),
                 )
         tasks, elsewhere = again, []
+
+
+def _run(job: Job, tasks: Sequence[Task]) -> Iterator[tuple[Task, Outcome]]:
+    for task, outcome in run_tasks(tasks, job.workers, begun=job.begun):
+        job.ended(task, outcome)
+        yield task, outcome
 
 
 def fill_pictures(job: Job, plan: Plan) -> list[Refusal]:
@@ -193,7 +201,8 @@ def _refused(job: Job, wish: Wish, task: Task, outcome: Outcome, wanted: Wanted 
 def _kept(job: Job, task: Task, outcome: Outcome) -> None:
     case = task.row.case
     job.worked.add(case)
-    job.costs.append((outcome.seconds, outcome.peak_bytes))
+    if outcome.seconds:  # unknown of what a job did that could not say so any more
+        job.costs.append((outcome.seconds, outcome.peak_bytes))
     log.info(
         "%s: kept in %.1f s, %.2f GB; %s",
         case,

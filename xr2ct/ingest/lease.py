@@ -8,6 +8,7 @@ finds another lease than its own stops: its successor has taken over.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ class Lease:
     """Tells one submission from another."""
     cluster: str
     """Name or path of the profile."""
+    host: str = ""
+    """Where the jobs are processes; empty where they are Slurm's."""
     jobs: tuple[str, ...] = ()
     """Ids as the cluster gives them; empty until they are submitted."""
 
@@ -42,7 +45,7 @@ def read(store: Path) -> Lease | None:
     file = lease_file(store)
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        return Lease(told["token"], told["cluster"], tuple(told["jobs"]))
+        return Lease(told["token"], told["cluster"], told["host"], tuple(told["jobs"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -55,19 +58,27 @@ def write(store: Path, lease: Lease) -> None:
     write_atomically(lease_file(store), json.dumps(asdict(lease)) + "\n")
 
 
+def private_folder(store: Path) -> Path:
+    """What the jobs need and nobody but its owner may read."""
+    return folder_of(store) / "private"
+
+
 def end(store: Path) -> None:
+    """The jobs are done or dead: what they shared is nobody's any more."""
+    shutil.rmtree(private_folder(store), ignore_errors=True)
     lease_file(store).unlink(missing_ok=True)
 
 
 def end_dead(store: Path, living: Callable[[Lease], bool]) -> None:
-    """`WorkFailed` where jobs may still fill the store; what dead ones left is nobody's any more."""
+    """`WorkFailed` where jobs may still fill the store; a lease that dead ones left is ended."""
     lease = read(store)
     if lease is None:
         return
     if living(lease):
-        jobs = ", ".join(sorted({job.split("_")[0] for job in lease.jobs})) or "not submitted yet"
+        ids = " ".join(sorted({job.split("_")[0] for job in lease.jobs}))
+        how = f"on {lease.host} `kill {ids}`" if lease.host else f"`scancel {ids}`"
         raise WorkFailed(
-            f"{store}: jobs of cluster {lease.cluster} are filling it ({jobs}): wait for them, or cancel them"
+            f"{store}: jobs of --cluster {lease.cluster} are filling it: wait for {ids}, or end them: {how}"
         )
     end(store)
 

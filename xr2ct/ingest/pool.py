@@ -107,8 +107,10 @@ def _through(
                     idle.append(worker)
                 yield worker.task, ended
     finally:
-        for worker in [*idle, *busy.values()]:
+        for worker in idle:
             worker.dismiss()
+        for worker in busy.values():  # stopped early: a case that is not whole is done again
+            worker.kill()
 
 
 class _Worker:
@@ -151,13 +153,16 @@ class _Worker:
 
     def stop(self, limit_s: float) -> Outcome:
         """Kill the process in the midst of a task that takes too long."""
+        self.kill()
+        return Outcome(f"took longer than {limit_s / 60:g} minutes", failed=True)
+
+    def kill(self) -> None:
         self._process.kill()
         self._process.join()
         self.alive = False
-        return Outcome(f"took longer than {limit_s / 60:g} minutes", failed=True)
 
     def dismiss(self) -> None:
-        """Let the process end, after the task that it may be at."""
+        """Let an idle process end."""
         self.pipe.close()
         self._process.join()
 
@@ -189,6 +194,8 @@ def start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
+    for warning in (signal.SIGUSR1, signal.SIGUSR2):  # a cluster's, to every process; the parent decides
+        signal.signal(warning, signal.SIG_IGN)
     processes.start_worker()
 
 

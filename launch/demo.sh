@@ -49,7 +49,7 @@ for cohort in "${found[@]}"; do
 done
 
 say 'Training: neural optimal transport, two ranks'
-run=$(xr2ct submit "$config" --cluster local --wait | tee /dev/stderr | sed -n 's/^job [^:]*: //p')
+run=$(xr2ct submit "$config" --cluster local --wait | tee /dev/stderr | sed -En 's/^(job [^:]*|finished): //p')
 
 say 'Every checkpoint on every cohort'
 xr2ct evaluate "$run"

@@ -21,6 +21,8 @@ from xr2ct.errors import (
     UserError,
     WorkFailed,
 )
+from xr2ct.training.stopping import listening
+from xr2ct.training.watchdog import watching
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +65,14 @@ def exit_code(error: UserError | WorkFailed | Stopped) -> int:
 
 
 def train_task(experiment: Experiment, overrides: Sequence[str]) -> None:
-    """One rank of a training job."""
-    from xr2ct.training.loop import train  # torch and DeepSpeed only where they are used
+    """One rank of a training job.
 
-    train(experiment, overrides)
+    It listens for signals and for its own silence before it imports torch, which takes seconds.
+    """
+    with listening(), watching():
+        from xr2ct.training.loop import train
+
+        train(experiment, overrides)
 
 
 def _leave(code: int) -> None:

@@ -25,7 +25,8 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
 
     Operations are those of a forward pass of one sample, saved bytes what autograd keeps of it. Memory is by
     number of ranks that the batch allows and by ZeRO stage: weights, gradients, Adam's moments and fp32
-    masters (Rajbhandari et al. 2020), and the saved bytes of all networks at once.
+    masters (Rajbhandari et al. 2020), and the saved bytes of all networks at once. An outer step's
+    operations are taken to be thrice the forward's of every network, for each batch that it draws.
     """
     experiment = completed(experiment)
     training = experiment.training
@@ -43,6 +44,8 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     parameters = sum(n["parameters"] for n in networks.values() if n["trained"])
     saved = sum(n["saved_bytes"] for n in networks.values())
     parts = training.batch // training.accumulation
+    forward = sum(n["flops"] for n in networks.values())
+    kept = sum(4 * n["parameters"] for name, n in networks.items() if name == "mapper" or not n["trained"])
     memory = [
         {
             "ranks": ranks,
@@ -62,6 +65,11 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
         "networks": networks,
         "memory": memory,
         "zero_stage": training.zero_stage,
+        "step_flops": 3 * forward * training.batch * method.batches_per_step,
+        "checkpoint_bytes": {
+            "weights": kept + 4 * networks["mapper"]["parameters"],  # the average of the mapper's too
+            "engines": _state_bytes(parameters, dtype, 0, 1) - parameters * dtype.itemsize,  # no gradients
+        },
         "gpu_hours": None,
     }
 
@@ -91,7 +99,14 @@ def format_summary(told: Mapping[str, Any]) -> str:
             for stage, size in enumerate(row["bytes_by_zero_stage"])
         )
         lines.append(f"{row['ranks']:>5}{row['micro_batch']:>13}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join([*lines, "", "GPU-hours: not measured"])
+    weights, engines = (told["checkpoint_bytes"][part] / 1e9 for part in ("weights", "engines"))
+    lines += [
+        "",
+        f"an outer step, about: {told['step_flops'] / 1e12:.3g} TFLOP",
+        f"a checkpoint: {weights:.2f} GB, {engines:.2f} GB more while training can resume from it",
+        "GPU-hours: not measured",
+    ]
+    return "\n".join(lines)
 
 
 def _geometry(experiment: Experiment) -> tuple[Geometry, float]:

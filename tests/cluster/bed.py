@@ -126,9 +126,7 @@ class Bed:
             "XR2CT_RESTART": str(restart),
             "SLURM_PROCID": str(rank),
         }
-        found = [
-            number for number in processes_with(wanted) if b"submitit.core._submit" in command_line(number)
-        ]
+        found = [number for number in processes_with(wanted) if is_task(command_line(number))]
         tops = [number for number in found if parent(number) not in found]
         assert len(tops) == 1, f"rank {rank} of {job}: processes {tops}"
         return tops[0]
@@ -149,11 +147,16 @@ def processes_with(variables: Mapping[str, str]) -> list[int]:
     return found
 
 
-def command_line(number: int) -> bytes:
+def command_line(number: int) -> list[bytes]:
     try:
-        return Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ")
+        return Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return b""
+        return []
+
+
+def is_task(words: list[bytes]) -> bool:
+    """Python running submitit's task; srun and a wrapper have that among their arguments."""
+    return b"submitit.core._submit" in words and b"python" in words[0].rpartition(b"/")[2]
 
 
 def parent(number: int) -> int:

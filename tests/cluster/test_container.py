@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from trials import Trials, Undisturbed, assert_same_run
 
-WORST = "a b'c\"d$HOME`e`%j%t\n\\n;f*"
+WORST = "a b'c\"d$HOME`e`%j%t\n;f*"
 WRAPPER = """#!/bin/bash
 # A container as far as PATH goes: nothing of Slurm's is on it.
 export PATH=$(dirname "$1")

@@ -17,9 +17,9 @@ def test_slurmd_dies_with_and_without_its_tasks(
     trials = Trials(bed, tmp_path, stores)
     two_nodes = trials.profile("two-nodes", nodes=2, tasks_per_node=1, sbatch={"exclude": "n2"})
     one_node = trials.profile("one-node", sbatch={"exclude": "n1"})
-    (dead,) = trials.submit(trials.config("dead", mapper={"sleep_s": 0.5}), two_nodes)
     # Slow enough to be at work still when its successor is.
     (cut_off,) = trials.submit(trials.config("cut-off", mapper={"sleep_s": 4.0}), one_node)
+    (dead,) = trials.submit(trials.config("dead", mapper={"sleep_s": 0.5}), two_nodes)
     assert (bed.fields(dead.job)["NodeList"], bed.fields(cut_off.job)["NodeList"]) == ("n[1,3]", "n2")
     dead.wait_step(4)
     cut_off.wait_step(3)

@@ -10,7 +10,9 @@ from bed import Bed
 from trials import Member, Trials, Undisturbed, assert_same_run
 
 # scancel's options. --batch: to the host script alone; neither: to the ranks alone; --full: to all, srun too.
+KILLED = ("--full", "--signal=TERM")  # srun answers SIGTERM by killing its tasks
 FIRST = (("--batch", "--signal=USR1"), ("--signal=USR2",), ("--signal=TERM",), None)
+
 SECOND = (
     ("--batch", "--signal=TERM"),
     ("--batch", "--signal=USR2"),

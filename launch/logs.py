@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from launch.submitted import Submitted, living, read_submission
+from launch.submitted import Submitted, living, read_submission, states
 from xr2ct.errors import UserError
 from xr2ct.run import Run
 
+log = logging.getLogger(__name__)
+
 _POLL_S = 1.0
-_ASK_EVERY_S = 15.0
-"""How often a job that says nothing is asked whether it still lives: each is a question to slurmctld."""
+_LINE_BYTES = 2_000
+"""Of the longest lines that are shown whole: logs of weeks are not read from their start."""
 _END_BYTES = 16_000
 _BYSTANDERS = ("srun:", "slurmstepd:", "[rank")
 """How lines begin that follow from a failure and do not explain it."""
@@ -61,24 +65,32 @@ def ranks(run: Run, job: str) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def read_log(run: Run, rank: int | None, lines: int, follow: bool) -> Iterator[str]:
+def read_log(
+    run: Run, rank: int | None, lines: int, follow: bool, ask_every_s: float = 15.0
+) -> Iterator[str]:
     """The last lines of a log and, with `follow`, each one that comes until the job has ended.
 
-    Raises `UserError` for a rank that the job does not have, `WorkFailed` where Slurm does not answer.
+    ask_every_s: how often it is asked whether the job lives, each time a question to slurmctld. A job that
+    has said nothing yet is logged as such. Raises `UserError` for a rank that the job does not have,
+    `WorkFailed` where Slurm does not answer.
     """
     path, submitted = log_file(run, rank), submission_of(run)
     seen = 0
     if path.exists():
-        text = path.read_bytes()
-        seen = text.rfind(b"\n") + 1
-        yield from _decoded(text[:seen])[-lines:] if lines else ()
+        start = max(0, path.stat().st_size - lines * _LINE_BYTES)
+        text = _from(path, start)
+        whole = text[: text.rfind(b"\n") + 1]
+        seen = start + len(whole)
+        yield from _decoded(whole)[-lines:]
         if not follow:
-            yield from _decoded(text[seen:])
-    asked = -_ASK_EVERY_S
+            yield from _decoded(text[len(whole) :])
+    else:
+        log.warning("%s: %s", run.path, _silent(submitted))
+    asked = -math.inf
     while follow:
         # Asked before the log is read, so that its end is not missed.
         ended = False
-        if time.monotonic() - asked >= _ASK_EVERY_S:
+        if time.monotonic() - asked >= ask_every_s:
             ended, asked = not living([submitted]), time.monotonic()
         new = _from(path, seen)
         whole = new if ended else new[: new.rfind(b"\n") + 1]
@@ -87,6 +99,15 @@ def read_log(run: Run, rank: int | None, lines: int, follow: bool) -> Iterator[s
         if ended:
             return
         time.sleep(_POLL_S)
+
+
+def _silent(submitted: Submitted) -> str:
+    """Why there is no log."""
+    state = states([submitted]).get(submitted.run)
+    if state is None:
+        return f"job {submitted.job} has ended, and nothing was logged"
+    waits = f" ({state.reason})" if state.reason else ""
+    return f"job {submitted.job}: {state.state}{waits}, nothing logged{' yet' * state.alive}"
 
 
 def last_words(run: Run, job: str) -> str:

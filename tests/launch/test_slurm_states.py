@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from slurm_answers import WITH_ACCOUNTING, WITHOUT_ACCOUNTING, Answer, queue_line
 
 from launch import slurm
 from xr2ct.errors import WorkFailed
-
-Answer = Callable[..., None]
-
-WITH_ACCOUNTING = "MaxArraySize            = 1001\nAccountingStorageType   = accounting_storage/slurmdbd\n"
-WITHOUT = "MaxArraySize            = 1001\nAccountingStorageType   = accounting_storage/none\n"
-
-
-@pytest.fixture
-def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
-    """Let a command print something, and note what it was asked."""
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    (tmp_path / "bin").mkdir()
-
-    def set_answer(command: str, text: str, error: str = "", code: int = 0) -> None:
-        folder = tmp_path / "bin"
-        (folder / f"{command}.out").write_text(text)
-        (folder / f"{command}.err").write_text(error)
-        path = folder / command
-        path.write_text(
-            f'#!/bin/sh\necho "$@" >>"{folder}/{command}.asked"\n'
-            f'cat "{folder}/{command}.out"\ncat "{folder}/{command}.err" >&2\nexit {code}\n'
-        )
-        path.chmod(0o755)
-
-    set_answer("scontrol", WITH_ACCOUNTING)
-    set_answer("sacct", "")
-    set_answer("squeue", "")
-    return set_answer
-
-
-def queue_line(*fields: str) -> str:
-    """As --Format pads them to the right, each with the suffix asked for."""
-    return "".join(f"{field:>200}|" for field in fields) + "\n"
-
 
 RUNNING = queue_line("5_0", "RUNNING", "n[1-2]", "None", "1", "1:02:03", "1-00:00:05", "0")
 WAITING = queue_line("5_3", "PENDING", "", "ReqNodeNotAvail, UnavailableNodes:n1", "0", "0:00", "5:00", "0")
@@ -124,7 +90,7 @@ def test_a_job_that_only_accounting_believes_to_run_is_lost(answer: Answer) -> N
 
 
 def test_a_forgotten_job_is_absent_where_there_is_no_accounting(answer: Answer) -> None:
-    answer("scontrol", WITHOUT)
+    answer("scontrol", WITHOUT_ACCOUNTING)
     answer("sacct", "", "Slurm accounting storage is disabled\n", 1)
     answer("squeue", "", "slurm_load_jobs error: Invalid job id specified\n", 1)
 

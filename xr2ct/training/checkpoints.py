@@ -102,20 +102,44 @@ def newest_whole(run: Run) -> tuple[int | None, dict[int, str]]:
     return None, passed_over
 
 
+def leftovers(run: Run) -> list[Path]:
+    """What is hidden in a run: half written, half removed, or a damaged checkpoint set aside.
+
+    Half-written files and folders may be those of a process at work.
+    """
+    patterns = (".partial-*", _REMOVED + "*", _DAMAGED + "*")
+    return sorted(path for folder in (run.path, _folder(run)) for p in patterns for path in folder.glob(p))
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint, its engines/ or a leftover: out of sight in one rename, so never half there.
+
+    Raises `FileNotFoundError` where it is not there any more.
+    """
+    if path.name.startswith(_REMOVED):
+        _delete(path)
+        return
+    if path.name == ENGINES:
+        hidden = path.parent.with_name(f"{_REMOVED}{path.parent.name}-{ENGINES}")
+    else:
+        hidden = path.with_name(_REMOVED + path.name)
+    _delete(hidden)
+    path.rename(hidden)
+    _delete(hidden)
+
+
 def remove_leftovers(run: Run, fence: Fence) -> None:
-    """Delete what earlier incarnations left half written or half removed.
+    """Delete what earlier incarnations left half written or half removed; damaged ones stay.
 
     Half-written ones first disappear under another name in one rename: a survivor that would commit one
     finds it gone.
     """
-    for partial in [*run.path.glob(".partial-*"), *_folder(run).glob(".partial-*")]:
-        number = prepared_by(partial)
-        if number is None or number < fence.number:
-            log.info("%s: removing %s, left by an earlier start", run.path, partial.name)
+    for path in leftovers(run):
+        number = prepared_by(path)
+        if path.name.startswith(_REMOVED) or (number is not None and number < fence.number):
+            log.info("%s: removing %s, left by an earlier start", run.path, path.name)
             with suppress(FileNotFoundError):  # committed by a survivor in this very moment
-                _remove(partial)
-    for removed in [*run.path.glob(_REMOVED + "*"), *_folder(run).glob(_REMOVED + "*")]:
-        _delete(removed)
+                remove(path)
     for folder in _folder(run).glob("step-*"):
         if not is_complete(folder):
             log.warning("%s: %s has no COMPLETE in it, and is set aside", run.path, folder.name)
@@ -135,19 +159,11 @@ def keep_newest_engines(run: Run, keep: int, fence: Fence) -> None:
     for step in run.steps()[:-keep]:
         engines = run.checkpoint(step) / ENGINES
         if engines.is_dir():
-            _remove(engines, _folder(run) / f"{_REMOVED}{step_name(step)}-{ENGINES}")
+            remove(engines)
 
 
 def _folder(run: Run) -> Path:
     return run.path / "checkpoints"
-
-
-def _remove(path: Path, hidden: Path | None = None) -> None:
-    """Out of sight in one rename, then deleted: killed in between, it is not half there."""
-    hidden = hidden or path.with_name(_REMOVED + path.name)
-    _delete(hidden)
-    path.rename(hidden)
-    _delete(hidden)
 
 
 def _delete(path: Path) -> None:

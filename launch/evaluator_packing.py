@@ -41,11 +41,11 @@ def pack(
     """
     if not work or max_tasks < 1:
         return []
-    most = limit_min * LIMIT_SHARE
+    most = limit_min * LIMIT_SHARE - START_MIN
     groups = [
         group
         for code, members in _by_model(work, code_of)
-        for group in _split(code, members, seconds_of, most - START_MIN)
+        for group in _split(code, members, seconds_of, most)
     ]
     total = sum(group.minutes for group in groups)
     # Fewer tasks than there would be room for are longer ones.
@@ -93,7 +93,7 @@ def _split(
 
 
 def _minutes(task: Sequence[_Group]) -> float:
-    return START_MIN + math.fsum(group.minutes for group in task)
+    return math.fsum(group.minutes for group in task)
 
 
 def _fits(task: Sequence[_Group], group: _Group, target: float, most: float) -> bool:

@@ -239,7 +239,7 @@ def _submit(book: Book, profile: Profile, todo: Sequence[Work], live: set[Path],
         lambda work: codes[work.run],
         task_min=wanted.task_min,
         limit_min=wanted.time_limit_min,
-        max_tasks=_room(profile),
+        max_tasks=_room(profile, outcome),
     )
     while tasks:
         try:
@@ -294,12 +294,14 @@ def scoring_request(profile: Profile, name: str) -> Request:
     )
 
 
-def _room(profile: Profile) -> int:
+def _room(profile: Profile, outcome: Outcome) -> int:
     """Tasks that the site takes in one array now."""
     if profile.executor == "local":
         return 1000
-    room, most = slurm.submission_room(), slurm.max_array_size()
-    return most if room is None else min(most, room)
+    room = min(slurm.max_array_size(), slurm.submission_room(profile.account, profile.qos))
+    if room < 1:
+        outcome.told.append("nothing submitted: the site takes no more jobs of this user for now")
+    return room
 
 
 def _age_min(todo: Sequence[Work]) -> float:

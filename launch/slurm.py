@@ -148,35 +148,34 @@ def has_scrontab() -> bool:
     return "enable" in config().get("ScronParameters", "").split(",") and shutil.which("scrontab") is not None
 
 
-def submission_room() -> int | None:
-    """Jobs, array members counted one by one, that this user may still submit; None where no limit is set.
+def submission_room(account: str | None = None, qos: str | None = None) -> int:
+    """Jobs, array members counted one by one, that this user may still submit under an account and a QoS, the
+    default ones where None.
 
-    The lowest of the limits that concern the user: MaxSubmitJobs and GrpSubmitJobs of the associations,
-    MaxSubmitJobsPU and GrpSubmitJobs of the QoS they may use; and slurmctld's MaxJobCount. Limits of a group
-    are counted as if nobody else used them, so the answer may be too high; sbatch refuses then.
+    MaxSubmitJobs and GrpSubmitJobs of the association, MaxSubmitJobsPU and GrpSubmitJobs of the QoS, and
+    slurmctld's MaxJobCount. Limits of a group are counted as if nobody else used them, so the answer may be
+    too high; sbatch refuses then.
     """
     settings = config()
-    limits = [int(settings.get("MaxJobCount", "10000"))]
+    shown = _ask("squeue", "--me", "--array", "--noheader", "--format=%a|%q").splitlines()
+    room = [int(settings.get("MaxJobCount", "10000")) - len(shown)]
     if "limits" in settings.get("AccountingStorageEnforce", "") and has_accounting():
-        limits += _limits()
-    queued = _ask("squeue", "--me", "--array", "--noheader", "--format=%i").split()
-    return max(0, min(limits) - len(queued))
+        queued = [tuple(line.split("|")) for line in shown]
+        user = _ask("id", "-un").strip()
+        account = account or _sacctmgr("user", user, "format=DefaultAccount").strip()
+        told = _sacctmgr(
+            "associations", f"user={user}", f"account={account}", "format=MaxSubmit,GrpSubmit,DefaultQOS"
+        )
+        *limits, default = (told.splitlines() or ["||"])[0].split("|")
+        qos = qos or default or "normal"
+        room += [int(n) - sum(a == account for a, _ in queued) for n in limits if n.isdigit()]
+        limits = _sacctmgr("qos", qos, "format=MaxSubmitPU,GrpSubmit").replace("|", "\n").split()
+        room += [int(n) - sum(q == qos for _, q in queued) for n in limits if n.isdigit()]
+    return max(0, min(room))
 
 
-def _limits() -> list[int]:
-    user = _ask("id", "-un").strip()
-    shown = "--noheader", "--parsable2"
-    associations = _ask(
-        "sacctmgr", *shown, "show", "associations", f"user={user}", "format=MaxSubmit,GrpSubmit,QOS"
-    )
-    rows = [line.split("|") for line in associations.splitlines() if line.count("|") == 2]
-    limits = [limit for row in rows for limit in row[:2]]
-    qos = {name for row in rows for name in row[2].split(",") if name}
-    if qos:
-        limits += _ask(
-            "sacctmgr", *shown, "show", "qos", ",".join(sorted(qos)), "format=MaxSubmitPU,GrpSubmit"
-        ).replace("|", "\n").splitlines()  # fmt: skip
-    return [int(limit) for limit in limits if limit.isdigit()]
+def _sacctmgr(*question: str) -> str:
+    return _ask("sacctmgr", "--noheader", "--parsable2", "show", *question)
 
 
 def _queue(ids: Collection[str]) -> Iterator[JobState]:

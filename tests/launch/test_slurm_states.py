@@ -149,20 +149,34 @@ def test_times_as_squeue_writes_them(answer: Answer, text: str, seconds: float |
     assert slurm.job_states(["5_0"])["5_0"].left_s == seconds
 
 
-def test_room_for_submissions_is_the_lowest_limit_less_what_is_queued(answer: Answer) -> None:
+@pytest.mark.parametrize(("qos", "room"), [(None, 5), ("few", 2), ("many", 97)])
+def test_room_for_submissions_is_the_lowest_limit_less_what_is_queued(
+    answer: Answer, tmp_path: Path, qos: str | None, room: int
+) -> None:
+    """Of the account and the QoS that the jobs would be of, not of any that the user could use."""
     answer(
         "scontrol",
-        WITH_ACCOUNTING + "MaxJobCount = 10000\nAccountingStorageEnforce = associations,limits,qos\n",
+        WITH_ACCOUNTING + "MaxJobCount = 100\nAccountingStorageEnforce = associations,limits,qos\n",
     )
-    answer("squeue", "5_0\n5_1\n6\n")
-    answer("sacctmgr", "8||few,normal\n")
+    answer("squeue", "lab|normal\nlab|normal\nother|few\n")
+    answer("sacctmgr", "")
+    script = """#!/bin/sh
+case "$*" in
+    *"show user"*) echo lab ;;
+    *"account=lab"*) echo "||normal" ;;
+    *"qos normal"*) echo "7|" ;;
+    *"qos few"*) echo "4|3" ;;
+    *) echo "|" ;;
+esac
+"""
+    (tmp_path / "bin" / "sacctmgr").write_text(script)
 
-    assert slurm.submission_room() == 5
+    assert slurm.submission_room(qos=qos) == room
 
 
 def test_room_is_slurmctlds_where_no_limit_is_enforced(answer: Answer) -> None:
     answer("scontrol", WITH_ACCOUNTING + "MaxJobCount = 100\nAccountingStorageEnforce = none\n")
-    answer("squeue", "5_0\n")
+    answer("squeue", "lab|normal\n")
 
     assert slurm.submission_room() == 99
 

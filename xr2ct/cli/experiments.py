@@ -42,6 +42,11 @@ def run_train(args: argparse.Namespace) -> None:
 def add_evaluate(commands: Any) -> None:
     p = command(commands, "evaluate", run_evaluate, "score a run's checkpoints, whatever is not scored yet")
     p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    p.add_argument(
+        "--watch", action="store_true", help="have it done by jobs of --cluster until training has ended"
+    )
+    p.add_argument("--round", action="store_true", help="have it done by jobs of --cluster, looking once")
+    p.add_argument("--cluster", default=None, metavar="PROFILE")
     p.add_argument("--step", default="all", help="a number, best, last or all")
     p.add_argument("--cohort", nargs="+", default=None, metavar="NAME")
     p.add_argument(
@@ -60,6 +65,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
     if (args.predictions is None) != (args.name is None):
         raise UserError("--predictions DIR and --name X go together")
+    if args.watch or args.round or args.cluster:
+        return _evaluate_by_jobs(args)
     for path in args.runs:
         run = Run.open(path)
         if args.predictions is None:
@@ -69,6 +76,17 @@ def run_evaluate(args: argparse.Namespace) -> None:
         bring_level(run)
         rows = read_leaderboard(run)
         print_result(rows, format_leaderboard(rows), args.json)
+
+
+def _evaluate_by_jobs(args: argparse.Namespace) -> None:
+    from launch.evaluator import watch
+    from launch.profiles import load_profile
+
+    if args.cluster is None or args.watch == args.round:
+        raise UserError("--cluster PROFILE goes with one of --watch and --round")
+    if args.step != "all" or args.cohort or args.predictions or args.json:
+        raise UserError("--watch and --round take neither --step, --cohort, --predictions nor --json")
+    watch(load_profile(args.cluster), args.runs, once=args.round)
 
 
 def add_score(commands: Any) -> None:

@@ -20,6 +20,8 @@ def test_slurmd_dies_with_and_without_its_tasks(
     # Slow enough to be at work still when its successor is.
     (cut_off,) = trials.submit(trials.config("cut-off", mapper={"sleep_s": 4.0}), one_node)
     (dead,) = trials.submit(trials.config("dead", mapper={"sleep_s": 0.5}), two_nodes)
+    for member in (dead, cut_off):
+        bed.wait_state(member.job, "RUNNING")
     assert (bed.fields(dead.job)["NodeList"], bed.fields(cut_off.job)["NodeList"]) == ("n[1,3]", "n2")
     dead.wait_step(4)
     cut_off.wait_step(3)

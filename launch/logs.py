@@ -41,16 +41,14 @@ def log_file(run: Run, rank: int | None) -> Path:
 
     It may not be there yet. `UserError` for a rank that the job does not have.
     """
-    job = submission_of(run).job
+    submitted = submission_of(run)
+    job = submitted.job
     if rank is None:
         return run.path / "slurm" / f"host-{job}.out"
-    path = rank_log(run, job, rank)
-    there = ranks(run, job)
-    if not path.exists() and there:
-        raise UserError(
-            f"{run.path}: no log of rank {rank}; job {job} has ranks {', '.join(map(str, there))}"
-        )
-    return path
+    world_size = submitted.profile["nodes"] * submitted.profile["tasks_per_node"]
+    if not 0 <= rank < world_size:
+        raise UserError(f"{run.path}: no rank {rank}; job {job} has ranks 0 to {world_size - 1}")
+    return rank_log(run, job, rank)
 
 
 def rank_log(run: Run, job: str, rank: int) -> Path:

@@ -41,19 +41,32 @@ def resubmit(paths: Sequence[Path], cluster: str | None = None) -> list[str]:
 
 
 def _submit(cluster: str, ended: Sequence[Submitted]) -> list[str]:
-    """One array of runs whose jobs are gone, by Slurm's word: a survivor on a lost node is taken over from."""
+    """One array of runs whose jobs are gone by Slurm's word: a survivor on a lost node is taken over from."""
     takes_over = {s.run: s.job for s in ended if s.executor == "slurm"}
     new = submit.resubmit([s.run for s in ended], load_profile(cluster), cluster, takes_over)
-    return [f"job {submission.job}: {submission.run}" for submission in new]
+    told = [f"job {submitted.job}: {submitted.run}" for submitted in new]
+    return told + _start_evaluators(cluster, [submitted.run for submitted in new])
 
 
 def _score_again(runs: Sequence[Run], submissions: dict[Path, Submitted], cluster: str | None) -> list[str]:
-    """Have the evaluator try again what it had given up, and see to it that there is one."""
+    """Have the evaluator try again what it had given up."""
     told = []
+    again: defaultdict[str, list[Path]] = defaultdict(list)
     for run in runs:
         submitted = submissions.get(run.path)
         if submitted is not None and (pairs := evaluator.reset_attempts(run)):
-            profile = load_profile(cluster or submitted.cluster)
-            evaluator.start(profile, run.path.parent, [run.path])
             told.append(f"{run.path}: {pairs} pairs that could not be scored are tried again")
+            again[cluster or submitted.cluster].append(run.path)
+    for name, paths in again.items():
+        told += _start_evaluators(name, paths)
     return told
+
+
+def _start_evaluators(cluster: str, runs: Sequence[Path]) -> list[str]:
+    """A line for each run root with the id of its evaluator, also where one goes on already."""
+    profile = load_profile(cluster)
+    of_root: defaultdict[Path, list[Path]] = defaultdict(list)
+    for run in runs:
+        of_root[run.resolve().parent].append(run)
+    started = {root: evaluator.start(profile, root, of) for root, of in of_root.items()}
+    return [f"evaluator {id}: {root}" for root, id in started.items() if id is not None]

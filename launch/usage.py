@@ -93,6 +93,9 @@ def clean(
             left.append(f"{run.path}: its job lives; only checkpoints that are scored may go")
             gone += _removed(_scored_checkpoints(run, left) if weights else [], dry_run)
             continue
+        if dry_run and fence.in_use(run):
+            left.append(f"{run.path}: being trained by another process; left alone")
+            continue
         try:
             # A start of training like any other: it keeps others out, and supersedes what a lost node left.
             with nullcontext() if dry_run else fence.held(run):
@@ -199,7 +202,8 @@ def _removed(items: Iterator[Unneeded] | Sequence[Unneeded], dry_run: bool) -> l
 
 def _remove(path: Path) -> None:
     """A checkpoint, or its engines, out of sight in one rename first: killed then, it is not half there."""
-    if "checkpoints" in (path.parent.name, path.parent.parent.name):
+    hidden = path.name.startswith((".partial-", ".removed-"))
+    if hidden or "checkpoints" in (path.parent.name, path.parent.parent.name):
         checkpoints.remove(path)
     elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

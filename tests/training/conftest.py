@@ -100,25 +100,31 @@ class Trainer:
     def run(self, name: str = "tiny") -> Run:
         return Run(self.folder / "runs" / name)
 
-    def start(self, config: Path, *overrides: str, ranks: int = 1) -> list[ForkServerProcess]:
-        """The processes of one attempt."""
+    def start(
+        self, config: Path, *overrides: str, ranks: int = 1, said: str = "said", **variables: str
+    ) -> list[ForkServerProcess]:
+        """The processes of one attempt, with further environment variables."""
         meet = str(self.folder / f"rendezvous-{os.urandom(4).hex()}")
         attempt = []
         for rank in range(ranks):
             environment = {"RANK": f"{rank}", "WORLD_SIZE": f"{ranks}", "XR2CT_RENDEZVOUS": meet}
-            said = self.folder / f"said-{rank}"
-            said.unlink(missing_ok=True)
-            arguments = ([str(config), *overrides], environment, str(said))
+            log = self.folder / f"{said}-{rank}"
+            log.unlink(missing_ok=True)
+            arguments = ([str(config), *overrides], environment | variables, str(log))
             attempt.append(self.processes.Process(target=train_process.run, args=arguments))
             attempt[-1].start()
         return attempt
 
-    def finish(self, config: Path, *overrides: str, ranks: int = 1, expect: int = 0) -> str:
+    def said(self, rank: int = 0, said: str = "said") -> str:
+        """What a rank of the last attempt with that name for its logs has said."""
+        return (self.folder / f"{said}-{rank}").read_text(encoding="utf-8")
+
+    def finish(self, config: Path, *overrides: str, ranks: int = 1, expect: int = 0, **variables: str) -> str:
         """Train to the end and return what rank 0 said."""
-        attempt = self.start(config, *overrides, ranks=ranks)
+        attempt = self.start(config, *overrides, ranks=ranks, **variables)
         for process in attempt:
             process.join(300)
-        said = [(self.folder / f"said-{rank}").read_text(encoding="utf-8") for rank in range(ranks)]
+        said = [self.said(rank) for rank in range(ranks)]
         assert [p.exitcode for p in attempt] == [expect] * ranks, "\n".join(said)
         return said[0]
 

@@ -121,7 +121,7 @@ def test_stopped_anywhere_ends_as_one_never_stopped(trainer: Trainer, ranks: int
         codes = signal_when(trainer.start(config, ranks=ranks), reached, number, told)
         assert codes == [STOPPED] * ranks
         step = stopped.steps()[-1]
-        said = (trainer.folder / "said-0").read_text()
+        said = trainer.said()
         assert f"stopped at step {step} of 12 as {signal.Signals(number).name} asked; saved" in said
         assert "Traceback" not in said
         assert [r["step"] for r in stopped.metrics()] == list(range(1, step + 1))

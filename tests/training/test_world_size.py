@@ -1,4 +1,4 @@
-"""Another number of ranks at each start: the same optimizer, batches and order; losses alike up to rounding."""
+"""Another number of ranks at each start: the same optimizer, batches and order; losses alike to rounding."""
 
 from __future__ import annotations
 
@@ -75,19 +75,21 @@ def test_a_part_that_is_missing(tmp_path: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "precision", "bound"), [(0, "fp32", 1e-4), (1, "fp32", 1e-4), (1, "bf16", 3e-2)]
+    ("stage", "precision", "bound"), [(0, "fp32", 1e-4), (1, "fp32", 1e-4), (1, "bf16", 2e-2)]
 )
 def test_two_one_four_ranks(trainer: Trainer, stage: int, precision: str, bound: float) -> None:
     sections = {
         # What draws from each rank's own generator would differ for another reason.
         "mapper": {"name": "tiny-conv", "dropout": 0.0},
-        "training": {"batch": 4, "steps": 9, "zero_stage": stage, "precision": precision},
+        # In bf16 roundings grow to a tenth within some steps at the tiny configuration's own rate.
+        "optimizer": {"lr_per_sample": 1e-4},
+        "training": {"batch": 4, "steps": 6, "zero_stage": stage, "precision": precision},
     }
     whole, moved = trainer.run("whole"), trainer.run("moved")
     trainer.finish(trainer.config("whole", **sections), ranks=2)
     config = trainer.config("moved", **sections)
     at = []
-    for ranks, steps in ((2, 2), (1, 5)):
+    for ranks, steps in ((2, 1), (1, 3)):
         attempt = trainer.start(config, ranks=ranks)
         while len(list(moved.metrics())) < steps:
             assert attempt[0].exitcode is None
@@ -99,14 +101,14 @@ def test_two_one_four_ranks(trainer: Trainer, stage: int, precision: str, bound:
         at.append(moved.steps()[-1])
     said = trainer.finish(config, ranks=4)
     assert "started on 2 ranks, now 4" in said
-    assert f"going on from step {at[-1]} of 9" in said
+    assert f"going on from step {at[-1]} of 6" in said
     there, expected = list(moved.metrics()), list(whole.metrics())
-    assert [r["step"] for r in there] == list(range(1, 10))
+    assert [r["step"] for r in there] == list(range(1, 7))
+    largest = {name: max(abs(r[name]) for r in expected) for name in expected[0] if name.startswith("loss/")}
     far = max(
-        abs(r[name] - e[name]) / max(abs(e[name]), 1e-3)
+        abs(r[name] - e[name]) / largest[name]
         for r, e in zip(there, expected, strict=True)
-        for name in e
-        if name.startswith("loss/")
+        for name in largest
     )
     print(f"ZeRO {stage}, {precision}, ranks changed at {at}: losses differ by up to {far:.1e}")
     assert far < bound

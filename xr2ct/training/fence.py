@@ -118,11 +118,17 @@ def held(run: Run) -> Iterator[Fence]:
         yield _take(run, life)
 
 
+def in_use(run: Run) -> bool:
+    """Whether a living process trains the run, as far as locks tell: not on a file system without them."""
+    number = highest(run)
+    return number > 0 and not _free(run, number)
+
+
 def _take(run: Run, life: ExitStack) -> Fence:
     try:
         with _one_at_a_time(run):
             last = highest(run)
-            if last and not _free(run, last):
+            if in_use(run):
                 _refuse_unless_replaced(run, last)
             _create(run, last + 1)
             _lock(run, last + 1, life)

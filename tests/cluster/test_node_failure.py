@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,26 +19,31 @@ def test_slurmd_dies_with_and_without_its_tasks(
     trials = Trials(bed, tmp_path, stores)
     two_nodes = trials.profile("two-nodes", nodes=2, tasks_per_node=1, sbatch={"exclude": "n2"})
     one_node = trials.profile("one-node", sbatch={"exclude": "n1"})
-    # Slow enough to be at work still when its successor is.
-    (cut_off,) = trials.submit(trials.config("cut-off", mapper={"sleep_s": 4.0}), one_node)
+    (cut_off,) = trials.submit(trials.config("cut-off", mapper={"sleep_s": 1.0}), one_node)
     (dead,) = trials.submit(trials.config("dead", mapper={"sleep_s": 0.5}), two_nodes)
     for member in (dead, cut_off):
         bed.wait_state(member.job, "RUNNING")
     assert (bed.fields(dead.job)["NodeList"], bed.fields(cut_off.job)["NodeList"]) == ("n[1,3]", "n2")
-    dead.wait_step(4)
-    cut_off.wait_step(3)
+    cut_off.wait_step(4)
     survivors = [bed.rank_process(cut_off.job, rank) for rank in (0, 1)]
     bed.node("n2", "kill")
+    tell(survivors, signal.SIGSTOP)  # stalled, or it would be done before Slurm has noticed
+    dead.wait_step(4)
     bed.node("n1", "kill", "--tasks")
     for member in (dead, cut_off):
         bed.wait_state(member.job, "PENDING", timeout_s=120)
     bed.node("n1", "start")
-    bed.wait_restart(cut_off.job)
-    assert all(alive(number) for number in survivors), cut_off.said()
-    wait_until("the survivors have noticed", lambda: not any(map(alive, survivors)), 120)
-    assert bed.state(cut_off.job) == "RUNNING"
+    wait_until("the successor has its number", lambda: len(list(cut_off.run.incarnations.iterdir())) == 2)
+    assert all(map(alive, survivors)), cut_off.said()
+    tell(survivors, signal.SIGCONT)
+    wait_until("the survivors have noticed", lambda: not any(map(alive, survivors)))
     trials.finish(dead, cut_off)
     for member in (dead, cut_off):
         assert bed.restarts(member.job) == 1
         assert_same_run(member.run, undisturbed.run())
-    assert len(list(cut_off.run.incarnations.iterdir())) == 2
+    assert "taken over by incarnation 2" in cut_off.said(), cut_off.said()
+
+
+def tell(processes: list[int], number: signal.Signals) -> None:
+    for process in processes:
+        os.kill(process, number)

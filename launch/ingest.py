@@ -1,5 +1,6 @@
 """`xr2ct ingest --cluster`: an array that fills a store, and a job after it that finishes it.
 
+STORE-ingest/code/              what the jobs run, whatever becomes of the checkout
 STORE-ingest/submissions/       what was submitted
 STORE-ingest/logs/              what the jobs say
 STORE-ingest/report.txt, .json  in the end
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from launch import slurm
 from launch.executor import submit_array
+from launch.freeze import freeze
 from launch.layout import Call
 from launch.layout import Request as Job
 from launch.local import submit_locally
@@ -31,6 +33,7 @@ from xr2ct.ingest.command import begun
 from xr2ct.ingest.lease import Lease, folder_of
 from xr2ct.ingest.request import Request
 from xr2ct.ingest.task import Task
+from xr2ct.run import Run
 from xr2ct.store import layout
 
 WORKERS = 4
@@ -154,11 +157,12 @@ def _start(request: Request, profile: Profile, token: str, workers: int, mem_gb:
         minutes=profile.time_limit_min,
         parallel=profile.array_parallel,
     )
-    last = Call(finish_task, (request.store, token, workers), folder / "logs")
+    code = freeze(Run(folder), refresh=True)
+    last = Call(finish_task, (request.store, token, workers), folder / "logs", code)
     if profile.executor == "local":
         return submit_locally(profile, resources, [last], folder / "submissions" / stamp)
     calls = [
-        Call(part_task, (request.store, token, number, workers), folder / "logs")
+        Call(part_task, (request.store, token, number, workers), folder / "logs", code)
         for number in range(parts.count(request.store))
     ]
     array: list[str] = []

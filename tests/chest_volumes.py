@@ -35,10 +35,10 @@ def chest(seed: int) -> np.ndarray:
     return np.rint(hu + random.normal(0, 10, hu.shape)).astype(np.int16)
 
 
-def write_mha(path: Path, hu: np.ndarray) -> None:
-    """A file of voxels of 3 mm along z and 6 mm across."""
+def write_mha(path: Path, hu: np.ndarray, spacing: tuple[float, float, float] = (6.0, 6.0, 3.0)) -> None:
+    """A file of voxels of 3 mm along z and 6 mm across, or of another spacing (x, y, z)."""
     image = sitk.GetImageFromArray(hu)
-    image.SetSpacing((6.0, 6.0, 3.0))
+    image.SetSpacing(spacing)
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))
 

@@ -33,7 +33,7 @@ def submit_array(profile: Profile, request: Request, calls: Sequence[Call], fold
         return submit_locally(profile, request, calls, folder)
     lay_out(folder, calls, request)
     try:
-        return ArrayExecutor(folder, profile, request).submit_laid_out(len(calls))
+        return ArrayExecutor(folder, profile, request).submit_laid_out(calls)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -42,8 +42,8 @@ def submit_array(profile: Profile, request: Request, calls: Sequence[Call], fold
 def sbatch_text(profile: Profile, request: Request, calls: Sequence[Call], folder: Path) -> str:
     """The exact text that `submit_array` gives to sbatch, or locally to bash; writes nothing."""
     if profile.executor == "local":
-        return local_text(profile, request, folder)
-    return ArrayExecutor(folder, profile, request).text(len(calls))
+        return local_text(profile, request, calls, folder)
+    return ArrayExecutor(folder, profile, request).text(calls)
 
 
 class ArrayExecutor(submitit.SlurmExecutor):
@@ -60,17 +60,18 @@ class ArrayExecutor(submitit.SlurmExecutor):
         self.profile, self.request = profile, request
         self.update_parameters(**_parameters(profile, request))
 
-    def submit_laid_out(self, members: int) -> list[str]:
+    def submit_laid_out(self, calls: Sequence[Call]) -> list[str]:
         """Submit what `lay_out` has put into the folder; the members' ids."""
         script = self.folder / "submission.sh"
-        script.write_text(self.text(members), encoding="utf-8")
+        script.write_text(self.text(calls), encoding="utf-8")
         array = self._get_job_id_from_submission_command(_sbatch(self.profile, script))
-        return [f"{array}_{index}" for index in range(members)]
+        return [f"{array}_{index}" for index in range(len(calls))]
 
-    def text(self, members: int) -> str:
-        """The batch script of an array of so many members."""
-        self.parameters["map_count"] = members
-        return self._make_submission_file_text(host_command(self.profile, self.request, self.folder), "")
+    def text(self, calls: Sequence[Call]) -> str:
+        """The batch script of an array."""
+        self.parameters["map_count"] = len(calls)
+        command = host_command(self.profile, self.request, calls, self.folder)
+        return self._make_submission_file_text(command, "")
 
 
 def _parameters(profile: Profile, request: Request) -> dict[str, Any]:
@@ -133,8 +134,8 @@ def _output(folder: Path) -> list[str]:
 
 
 _REFUSED = (
-    ("partition", "partition"),
     ("account", "account"),
+    ("partition", "partition"),
     ("qos", "qos"),
     ("feature", "constraint"),
     ("time limit", "time_limit_min"),

@@ -103,19 +103,19 @@ def unnested() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(around)}
 
 
-def host_command(profile: Profile, request: Request, folder: Path, local: bool = False) -> str:
+def host_command(
+    profile: Profile, request: Request, calls: Sequence[Call], folder: Path, local: bool = False
+) -> str:
     """How the batch script hands over to the host script; signals go to the shell, which becomes it."""
     options = ["--requeue"] if request.requeue else []
     options += ["--local", str(request.tasks_per_node)] if local else []
     container = profile.container if request.container else Container()
-    srun, wrapper = _container(container, request, folder)
+    srun, wrapper = _container(container, profile, request, _seen_by_tasks(calls, folder))
     for option in srun:
         options += ["--srun", option]
-    python = profile.python or ("python3" if container.image else sys.executable)
     # The host script adds the way from a task to the submission's folder.
-    return shlex.join(
-        ["exec", "bash", "job.sh", *options, "--", *wrapper, python, "-u", "-m", "submitit.core._submit"]
-    )
+    command = [*wrapper, _python(profile, container), "-u", "-m", "submitit.core._submit"]
+    return shlex.join(["exec", "bash", "job.sh", *options, "--", *command])
 
 
 def setup_lines(profile: Profile, request: Request) -> list[str]:
@@ -159,29 +159,57 @@ def expandable(value: str) -> str:
     return f'"{quoted}"'
 
 
-def _container(container: Container, request: Request, folder: Path) -> tuple[list[str], list[str]]:
+def _python(profile: Profile, container: Container) -> str:
+    return profile.python or ("python3" if container.image else sys.executable)
+
+
+def _container(
+    container: Container, profile: Profile, request: Request, seen: Sequence[Path]
+) -> tuple[list[str], list[str]]:
     """Options of srun, and the command before each task's own."""
-    own = [str(folder.absolute().parent.parent), str(Path.cwd())]
-    mounts = [*dict.fromkeys(own), *container.mounts]
-    pairs = [mount if ":" in mount else f"{mount}:{mount}" for mount in mounts]
-    image = container.image or ""
+    if not container.image:
+        return [], list(container.args)
+    pairs = [*(f"{path}:{path}" for path in seen), *container.mounts]
+    pairs = [pair if ":" in pair else f"{pair}:{pair}" for pair in pairs]
+    gpu = ["--nv"] if request.gpus_per_node else []
+    # A runtime starts a task where its image says, which may be anywhere.
+    begin = ["sh", "-c", 'cd "$XR2CT_START" && exec "$@"', "sh"]
     match container.runtime:
         case "pyxis":
-            return [
-                f"--container-image={image}",
-                f"--container-mounts={','.join(pairs)}",
-                *container.args,
-            ], []
+            mounted = f"--container-mounts={','.join(pairs)}"
+            return [f"--container-image={container.image}", mounted, *container.args], begin
         case "enroot":
-            mounted = [part for pair in pairs for part in ("--mount", pair)]
-            return [], ["enroot", "start", "--rw", *mounted, *container.args, image]
-        case "apptainer":
+            bound = [part for pair in pairs for part in ("--mount", pair)]
+            told = [part for name in _told_to_tasks(profile) for part in ("--env", name)]
+            return [], ["enroot", "start", *bound, *told, *container.args, container.image, *begin]
+        case _:
             bound = [part for pair in pairs for part in ("--bind", pair)]
-            gpu = ["--nv"] if request.gpus_per_node else []
-            return [], ["apptainer", "exec", *gpu, *bound, *container.args, image]
-        case "wrapper":
-            return [], list(container.args)
-    return [], []
+            return [], ["apptainer", "exec", *gpu, *bound, *container.args, container.image, *begin]
+
+
+def _seen_by_tasks(calls: Sequence[Call], folder: Path) -> list[Path]:
+    """What a container has to mount whatever the profile says: the runs, the code, the folder worked in."""
+    seen = [folder.absolute().parent.parent, Path.cwd()]
+    for call in calls:
+        for path in (call.folder.absolute().parent, (call.code or _installed()).absolute()):
+            if not any(path.is_relative_to(other) for other in seen):
+                seen.append(path)
+    return list(dict.fromkeys(seen))
+
+
+def _told_to_tasks(profile: Profile) -> list[str]:
+    """Variables that a runtime has to be told of which hands none on."""
+    slurms = (
+        "ARRAY_JOB_ID", "ARRAY_TASK_ID", "JOB_ID", "JOB_NODELIST", "JOB_NUM_NODES", "LOCALID", "NODEID",
+        "NTASKS", "PROCID", "STEP_NUM_NODES", "STEP_NUM_TASKS",
+    )  # fmt: skip
+    ours = (
+        "COHORTS", "HUNG_S", "JOB", "LEAD_S", "RENDEZVOUS", "REQUIRE_GPU", "RESTART", "SLURM", "STAGE",
+        "START", "TAKES_OVER", "WORKDIR",
+    )  # fmt: skip
+    others = ("CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTHONSAFEPATH", "SUBMITIT_EXECUTOR", *CACHES)
+    named = [*(f"SLURM_{name}" for name in slurms), *(f"XR2CT_{name}" for name in ours), *others]
+    return list(dict.fromkeys([*named, *profile.environment]))
 
 
 def _installed() -> Path:

@@ -22,14 +22,14 @@ def submit_locally(profile: Profile, request: Request, calls: Sequence[Call], fo
     lay_out(folder, calls, request)
     try:
         script = folder / "submission.sh"
-        script.write_text(local_text(profile, request, folder), encoding="utf-8")
+        script.write_text(local_text(profile, request, calls, folder), encoding="utf-8")
         return [str(_start(script, index)) for index in range(len(calls))]
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def local_text(profile: Profile, request: Request, folder: Path) -> str:
+def local_text(profile: Profile, request: Request, calls: Sequence[Call], folder: Path) -> str:
     """The exact script that each member's process runs."""
     lines = [
         *setup_lines(profile, request),
@@ -38,7 +38,7 @@ def local_text(profile: Profile, request: Request, folder: Path) -> str:
     ]
     if request.gpus_per_node:
         lines.append(f"export CUDA_VISIBLE_DEVICES={','.join(map(str, range(request.gpus_per_node)))}")
-    command = host_command(profile, request, folder, local=True)
+    command = host_command(profile, request, calls, folder, local=True)
     return "\n".join(["#!/bin/bash", "", "# setup", *lines, "", "# command", command, ""])
 
 

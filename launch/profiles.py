@@ -47,8 +47,8 @@ class Container(Section):
     image: str | None = None
     """A file, or what the runtime takes for one."""
     mounts: tuple[str, ...] = ()
-    """HOST or HOST:CONTAINER. The folder of the runs and the one submitted from are mounted always; stores
-    that lie elsewhere have to be named here."""
+    """HOST or HOST:CONTAINER. The folder of the runs, the code and the folder submitted from are mounted
+    always, by their own names; stores that lie elsewhere have to be named here."""
     args: tuple[str, ...] = ()
     """Further arguments of the runtime."""
 

@@ -151,6 +151,7 @@ def submit(plan: Plan, refresh_code: bool = False) -> list[Submitted]:
 
     A submission that fails leaves nothing behind. Raises `UserError` with Slurm's words where it refuses.
     """
+    _refuse_beyond_limits(plan)
     with ExitStack() as undo:
         for member in plan.members:
             undo.callback(_take_back, member.run, _state(member.run))
@@ -196,6 +197,18 @@ def follow(submitted: Submitted) -> Iterator[str]:
     if not is_finished(run):
         told = last_words(run, submitted.job) or "its log says nothing"
         raise WorkFailed(f"{run.path}: job {submitted.job} ended before the last step: {told}")
+
+
+def _refuse_beyond_limits(plan: Plan) -> None:
+    """With the numbers, which sbatch keeps to itself."""
+    if plan.profile.executor != "slurm":
+        return
+    room = slurm.submission_room()
+    if room is not None and len(plan.members) > room:
+        raise UserError(
+            f"{len(plan.members)} runs: more jobs than this user may submit now, which are {room} "
+            "(MaxSubmitJobs and the like); submit fewer, or when others have ended"
+        )
 
 
 def _note(plan: Plan, member: Member, id: str, folder: Path) -> Submitted:

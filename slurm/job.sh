@@ -50,6 +50,7 @@ prepare() {
     fi
     resolve XR2CT_WORKDIR workdir
     resolve XR2CT_SLURM "members/$member/log"
+    resolve XR2CT_START "members/$member"
     resolve code "members/$member/code"
     export -n code
     # shellcheck source=/dev/null

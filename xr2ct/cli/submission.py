@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from xr2ct.cli.arguments import command, config_arguments
+from xr2ct.errors import UserError, WorkFailed
 
 
 def add_submit(commands: Any) -> None:
@@ -39,7 +40,10 @@ def run_submit(args: argparse.Namespace) -> None:
     submitted = submit(planned, args.refresh_code)
     for one in submitted:
         print(f"job {one.job}: {one.run}", flush=True)
-    scoring = evaluator.start(planned.profile, planned.run_root, [one.run for one in submitted])
+    try:
+        scoring = evaluator.start(planned.profile, planned.run_root, [one.run for one in submitted])
+    except (UserError, WorkFailed) as error:
+        raise WorkFailed(f"training is submitted, its evaluator is not: {error}") from None
     if scoring is not None:
         print(f"evaluator {scoring}: {planned.run_root}", flush=True)
     if args.wait:

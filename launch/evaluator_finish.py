@@ -43,7 +43,8 @@ def finish(book: Book, runs: Sequence[Run], told: list[str], *, last: bool) -> b
         if done.get(f"board {run.path.name}") != states[run.path]:
             try:
                 experiment = run.experiment()
-                sweep.finish(run, experiment, find_pairs(experiment, None, {}, stores), sweep.Sweep())
+                pairs = find_pairs(experiment, None, {}, stores, {})
+                sweep.finish(run, experiment, pairs, sweep.Sweep())
                 done[f"board {run.path.name}"] = states[run.path]
             except (UserError, WorkFailed) as error:
                 told.append(f"{run.path}: {error}")

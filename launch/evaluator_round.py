@@ -14,7 +14,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,13 +129,15 @@ def training_lives(runs: Sequence[Run]) -> set[Path]:
 def lacking_pairs(runs: Sequence[Run], told: list[str]) -> dict[Path, list[PendingPair]]:
     """By run; why a run cannot be evaluated at all is added to `told`."""
     stores = Stores()
+    damaged: dict[str, str] = {}
     found: dict[Path, list[PendingPair]] = {}
     for run in runs:
         try:
-            found[run.path] = pending(run, stores)
+            found[run.path] = pending(run, stores, damaged)
         except (UserError, WorkFailed) as error:
             found[run.path] = []
             told.append(f"{run.path}: cannot be evaluated: {error}")
+    told += damaged.values()
     return found
 
 
@@ -309,8 +311,9 @@ def _age_min(todo: Sequence[Work]) -> float:
     oldest = time.time()
     for work in todo:
         run = Run(work.run)
-        step = work.pair.step if work.pair.step is not None else run.steps()[0]
-        oldest = min(oldest, (run.checkpoint(step) / "COMPLETE").stat().st_mtime)
+        step = work.pair.step if work.pair.step is not None else min(run.steps(), default=0)
+        with suppress(FileNotFoundError):  # removed meanwhile
+            oldest = min(oldest, (run.checkpoint(step) / "COMPLETE").stat().st_mtime)
     return (time.time() - oldest) / 60
 
 

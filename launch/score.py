@@ -81,7 +81,8 @@ class RunScorer:
         try:
             experiment = self._run.experiment()
             device = _device(experiment)
-            splits = {(p.store.cohort, p.split): p for p in find_pairs(experiment, None, {}, self._stores)}
+            pairs = find_pairs(experiment, None, {}, self._stores, damaged={})
+            splits = {(pair.store.cohort, pair.split): pair for pair in pairs}
             methods = load_methods(experiment, device, {}, self._stores)
         except (UserError, WorkFailed) as error:
             return self._fail(asked, str(error))

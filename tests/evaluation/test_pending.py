@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from xr2ct.errors import UserError
+from xr2ct.errors import UserError, WorkFailed
 from xr2ct.evaluation import pending as pending_module
 from xr2ct.evaluation.pairs import Stores
 from xr2ct.evaluation.pending import PendingPair, pending
 from xr2ct.evaluation.results import read_results, result_file
 from xr2ct.evaluation.sweep import evaluate
 from xr2ct.run import Run
-from xr2ct.store import Store
+from xr2ct.store import Store, StoreError
 
 METHODS = {"prior-mean", "prior-nearest", "truth"}
 PAIRS = {("lctsc", "test"), ("lidc-idri", "test"), ("lidc-idri", "val")}
@@ -151,3 +151,17 @@ def test_names(make_run: MakeRun) -> None:
     assert (pair.step, pair.name) == (500, "step-000500-ward-7.b-test")
     assert PendingPair("prior-mean", "lctsc", "test").step is None
     assert read_results(make_run({})) == []
+
+
+def test_a_damaged_store_leaves_the_others(make_run: MakeRun, stores: Path, tmp_path: Path) -> None:
+    shutil.copytree(stores, tmp_path / "stores")
+    run = make_run({0: 0.9}, stores=str(tmp_path / "stores"))
+    next((tmp_path / "stores" / "lctsc.zarr" / "cases").glob("*.json")).unlink()
+    with pytest.raises(StoreError, match=r"lctsc\.zarr"):
+        pending(run)
+    damaged: dict[str, str] = {}
+    assert {p.cohort for p in pending(run, damaged=damaged)} == {"lidc-idri"}
+    assert list(damaged) == ["lctsc"]
+    with pytest.raises(WorkFailed, match=r"lctsc\.zarr"):
+        evaluate(run)
+    assert {r.cohort for r in read_results(run)} == {"lidc-idri"}

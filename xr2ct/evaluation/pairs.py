@@ -18,7 +18,7 @@ from xr2ct.evaluation import reprojection
 from xr2ct.evaluation.results import Row, views_label
 from xr2ct.loading.loader import NO_AUGMENTATION
 from xr2ct.loading.source import Source
-from xr2ct.store import Case, Store
+from xr2ct.store import Case, Store, StoreError
 from xr2ct.store.apart import check_apart
 from xr2ct.training.start import training_cases
 
@@ -92,13 +92,14 @@ def find_pairs(
     experiment: Experiment,
     cohorts: Sequence[str] | None,
     missing: dict[str, str],
-    stores: Stores | None = None,
+    stores: Stores,
+    damaged: dict[str, str] | None = None,
 ) -> list[Pair]:
     """Splits to score, in the cohorts' order; one not there is noted in `missing`, refused if asked for.
 
-    `UserError` where somebody learnt from is in one of them.
+    A store that cannot be read is noted in `damaged`, or a `StoreError` without it. `UserError` where
+    somebody learnt from is in a split.
     """
-    stores = stores or Stores()
     data = experiment.data
     asked = {check_cohort(name) for name in cohorts or ()}
     pairs = []
@@ -111,6 +112,11 @@ def find_pairs(
                 raise
             missing[cohort] = str(error)
             continue
+        except StoreError as error:  # the other cohorts are none the worse for it
+            if damaged is None:
+                raise
+            damaged[cohort] = str(error)
+            continue
         splits = {
             name: store.split(name) for name in (("val", "test") if cohort == data.cohort else ("test",))
         }
@@ -122,11 +128,13 @@ def find_pairs(
             else:
                 missing[f"{cohort}-{split}"] = f"{store.path}: no case in its {split} split"
     if not pairs:
+        if damaged:
+            raise StoreError("\n".join(damaged.values()))
         raise UserError(f"{data.stores}: no store with a case to score, of {', '.join(missing)}")
     tested = {pair.store.path: pair.store for pair in pairs}
     try:
         learnt = stores.open(data.store(data.cohort))
-    except UserError:
+    except (UserError, StoreError):
         return pairs  # not there to compare with: `learnt_from` says so
     check_apart(learnt, list(tested.values()))
     return pairs

@@ -22,6 +22,7 @@ from xr2ct.evaluation.pairs import Expected, Pair, Stores, find_pairs, learnt_fr
 from xr2ct.evaluation.results import read_rows, result_file
 from xr2ct.evaluation.scoring import TRUTH
 from xr2ct.run import Run, step_name, step_of, write_atomically
+from xr2ct.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +51,22 @@ class PendingPair:
         return f"{self.source} on {self.cohort} {self.split}"
 
 
-def pending(run: Run, stores: Stores | None = None) -> list[PendingPair]:
+def pending(
+    run: Run, stores: Stores | None = None, damaged: dict[str, str] | None = None
+) -> list[PendingPair]:
     """What `evaluate` would score, validation first, then in the order of training; empty without a whole
     checkpoint.
 
-    stores: opened already, where many runs are asked. Raises `UserError` where no store is there or somebody
-    learnt from is in a split, and `StoreError` for a store that is damaged.
+    stores: opened already, where many runs are asked. damaged: gets the stores that cannot be read, of which
+    nothing is pending then; a `StoreError` without it. Raises `UserError` where no store is there or somebody
+    learnt from is in a split.
     """
     stores = stores or Stores()
     steps = run.steps()
     if not steps:
         return []
     experiment = run.experiment()
-    pairs = find_pairs(experiment, None, {}, stores)
+    pairs = find_pairs(experiment, None, {}, stores, damaged)
     sources = [*method_names(experiment, stores), *map(step_name, steps)]
     found = list(_lacking(run, experiment, pairs, sources, stores))
     return sorted(found, key=lambda p: (p.split != "val", sources.index(p.source)))
@@ -71,7 +75,7 @@ def pending(run: Run, stores: Stores | None = None) -> list[PendingPair]:
 def method_names(experiment: Experiment, stores: Stores) -> list[str]:
     """The rows without a checkpoint that can be made."""
     names = [TRUTH] if experiment.evaluation.reprojection else []
-    with suppress(UserError):
+    with suppress(UserError, StoreError):
         learnt_from(experiment, stores)
         names += [priors.MEAN, priors.NEAREST]
     return names

@@ -45,12 +45,14 @@ def evaluate_predictions(
     experiment = run.experiment()
     device = choose_device(experiment, device)
     sweep, stores = Sweep(), Stores()
-    pairs = [p for p in find_pairs(experiment, cohorts, sweep.missing, stores) if _all_there(folder, p)]
+    damaged: dict[str, str] = {}
+    found = find_pairs(experiment, cohorts, sweep.missing, stores, damaged)
+    pairs = [pair for pair in found if _all_there(folder, pair)]
     if not pairs:
         raise UserError(f"{folder}: holds no CASE{', CASE'.join(FORMATS)} of the cases asked for")
     spacing = pairs[0].store.cube_mm / experiment.data.size
     predictor = _Files(folder, experiment.data.size, spacing)
-    failures: dict[str, None] = {}
+    failures: dict[str, None] = dict.fromkeys(damaged.values())
     for pair in pairs:
         failed = score_and_commit(
             run, pair, {name: predictor}, experiment, device, sweep, stores, replace=True

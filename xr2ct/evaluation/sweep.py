@@ -28,6 +28,7 @@ from xr2ct.evaluation.truth import Truth
 from xr2ct.methods.base import Batch
 from xr2ct.models.mapper import Mapper
 from xr2ct.run import Run, step_name
+from xr2ct.store import StoreError
 from xr2ct.weights import Which, load_mapper
 
 log = logging.getLogger(__name__)
@@ -65,11 +66,12 @@ def evaluate(
     device = choose_device(experiment, device)
     chosen = choose_steps(run, steps)
     sweep, stores = Sweep(), Stores()
-    pairs = find_pairs(experiment, cohorts, sweep.missing, stores)
+    damaged: dict[str, str] = {}
+    pairs = find_pairs(experiment, cohorts, sweep.missing, stores, damaged)
     methods = load_methods(experiment, device, sweep.missing, stores)
     for name, why in sweep.missing.items():
         log.warning("%s left out: %s", name, why)
-    failures: dict[str, None] = {}
+    failures: dict[str, None] = dict.fromkeys(damaged.values())
     for group in (chosen[i : i + AT_ONCE] for i in range(0, len(chosen), AT_ONCE)):
         predictors = {**methods, **load_checkpoints(run, experiment, group, device)}
         for pair in pairs:
@@ -184,7 +186,7 @@ def load_methods(
     methods: dict[str, Predictor] = {TRUTH: the_truth} if experiment.evaluation.reprojection else {}
     try:
         store, cases = learnt_from(experiment, stores)
-    except UserError as error:
+    except (UserError, StoreError) as error:
         missing["priors"] = str(error)
         return methods
 

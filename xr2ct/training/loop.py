@@ -29,6 +29,7 @@ from xr2ct.training.agreement import from_rank_0, threads_per_rank, together
 from xr2ct.training.build import build
 from xr2ct.training.journal import Journal
 from xr2ct.training.schedule import learning_rate
+from xr2ct.training.staging import on_this_node
 from xr2ct.training.state import TrainingState, broken_weights, restore, save
 from xr2ct.training.stopping import Listener, asked, listening
 from xr2ct.training.watchdog import alive, watching
@@ -52,11 +53,12 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
             check_batch(experiment.training.batch, ranks.world_size, experiment.training.accumulation)
             torch.set_num_threads(experiment.training.threads or threads_per_rank(ranks))
             resumed = from_rank_0(ranks, lambda: start.checkpoint_to_resume(run, fence))
+            near = on_this_node(store, cases, experiment.data, ranks, listener)
             state = build(run, experiment, store, ranks, fence)
             if resumed is not None:
                 restore(run.checkpoint(resumed), state)
                 log.info("%s: going on from step %d of %d", run.path, state.step, experiment.training.steps)
-            with closing(GlobalBatches(store, cases, state)) as batches:
+            with closing(GlobalBatches(near, cases, state)) as batches:
                 if resumed is None:
                     state.method.prepare(batches)
                     save(run, state)

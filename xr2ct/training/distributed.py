@@ -102,7 +102,10 @@ def _meet(rank: int, world_size: int) -> dist.Store:
         # On one machine no name has to resolve.
         host = "127.0.0.1" if on_one_machine(os.environ, world_size) else socket.gethostname()
         store = dist.TCPStore(host, 0, world_size, is_master=True, timeout=_PATIENCE, wait_for_workers=False)
-        write_atomically(path, f"{host}:{store.port}\n")
+        try:
+            write_atomically(path, f"{host}:{store.port}\n")
+        except OSError as error:
+            raise WorkFailed(f"{path}: cannot be written, so the ranks cannot meet: {error}") from error
         return store
     deadline = time.monotonic() + _PATIENCE.total_seconds()
     while time.monotonic() < deadline:

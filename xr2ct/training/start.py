@@ -183,8 +183,15 @@ def checkpoint_to_resume(run: Run, fence: Fence) -> int | None:
     """The step to go on from, None at a first start; damaged newer ones are set aside and named.
 
     Raises `WorkFailed` where there are checkpoints and none to go on from: starting over is the user's
-    to decide.
+    to decide; and where the folder cannot be written in.
     """
+    try:
+        return _whole_checkpoint(run, fence)
+    except OSError as error:
+        raise WorkFailed(f"{run.path}: cannot be trained in: {error}") from error
+
+
+def _whole_checkpoint(run: Run, fence: Fence) -> int | None:
     checkpoints.remove_leftovers(run, fence)
     step, passed_over = checkpoints.newest_whole(run)
     reasons = "\n".join(f"  {run.checkpoint(s).name}: {reason}" for s, reason in passed_over.items())

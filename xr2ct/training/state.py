@@ -100,7 +100,10 @@ def save(run: Run, state: TrainingState) -> float:
     seconds = time.monotonic() - began
     if state.ranks.rank == 0:
         log.info("%s: checkpoint %s, %.1f s", run.path, step_name(state.step), seconds)
-        checkpoints.keep_newest_engines(run, state.experiment.training.keep_engines, state.fence)
+        try:
+            checkpoints.keep_newest_engines(run, state.experiment.training.keep_engines, state.fence)
+        except OSError as error:
+            log.warning("%s: older engines cannot be deleted: %s", run.path, error)
     return seconds
 
 

@@ -131,7 +131,9 @@ def setup_lines(profile: Profile, request: Request) -> list[str]:
         values["XR2CT_COHORTS"] = str(Path(cohorts).absolute()).replace("$", "\\$")
     if profile.scratch:
         values |= {name: f"{profile.scratch}/{folder}" for name, folder in CACHES.items()}
-    lines = [f"export {name}={expandable(value)}" for name, value in (values | profile.environment).items()]
+    exports = [f"export {name}={expandable(value)}" for name, value in (values | profile.environment).items()]
+    # A variable that a profile counts on and a node lacks ends the job, with its name.
+    lines = ["set -u", *exports, "set +u"]
     if profile.modules:
         lines.append("command -v module >/dev/null || . /etc/profile")
         refused = "{ echo 'the module of profile key modules cannot be loaded' >&2; exit 2; }"

@@ -35,9 +35,8 @@ def local_text(profile: Profile, request: Request, calls: Sequence[Call], folder
         *setup_lines(profile, request),
         f"export XR2CT_LIMIT_S={request.minutes * 60} XR2CT_PARALLEL={request.parallel or 1}",
         f"export XR2CT_PYTHON={shlex.quote(sys.executable)} SUBMITIT_EXECUTOR=local",
+        f"export CUDA_VISIBLE_DEVICES={','.join(map(str, range(request.gpus_per_node)))}",
     ]
-    if request.gpus_per_node:
-        lines.append(f"export CUDA_VISIBLE_DEVICES={','.join(map(str, range(request.gpus_per_node)))}")
     command = host_command(profile, request, calls, folder, local=True)
     return "\n".join(["#!/bin/bash", "", "# setup", *lines, "", "# command", command, ""])
 

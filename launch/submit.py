@@ -113,15 +113,15 @@ def plan(config: Path, overrides: Sequence[str], cluster: str) -> Plan:
         if is_finished(run):
             finished.append(run.path)
         else:
-            members.append(Member(run, placed(experiment), tuple(told), config.absolute()))
+            members.append(Member(run, placed(experiment, Path.cwd()), tuple(told), config.absolute()))
     refuse_live([member.run for member in members])
     return Plan(profile, _named(cluster), tuple(members), tuple(finished))
 
 
-def placed(experiment: Experiment) -> Experiment:
+def placed(experiment: Experiment, workdir: Path) -> Experiment:
     """With its folders made whole, so that the run can be submitted again from anywhere."""
-    data = experiment.data.model_copy(update={"stores": experiment.data.stores.absolute()})
-    return experiment.model_copy(update={"run_root": experiment.run_root.absolute(), "data": data})
+    data = experiment.data.model_copy(update={"stores": workdir / experiment.data.stores})
+    return experiment.model_copy(update={"run_root": workdir / experiment.run_root, "data": data})
 
 
 def validate(experiment: Experiment, run: Run, profile: Profile) -> None:
@@ -236,7 +236,7 @@ def _member_of(told: Submitted) -> Experiment:
     if config.is_file():
         return Run(told.run).experiment().model_copy(update={"resolved": None})
     ((experiment, _),) = load_members(told.config, told.overrides)
-    return placed(experiment)
+    return placed(experiment, (told.submission / "workdir").resolve())
 
 
 def _named(cluster: str) -> str:

@@ -394,7 +394,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _describe(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     """One validation error as ``key: what is wrong, with the nearest valid key``."""
-    *parents, leaf = [str(part) for part in error["loc"]] or ["(whole)"]
+    *parents, leaf = [str(part) for part in error["loc"]] or [""]
     key = ".".join([*parents, leaf])
     if error["type"] == "extra_forbidden":
         section: Any = model
@@ -404,7 +404,7 @@ def _describe(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
     told = "" if isinstance(given, Mapping) or error["type"] == "missing" else f", got {given!r}"
-    return f"{key}: {message}{told}"
+    return f"{key}: {message}{told}" if key else f"{message}{told}"
 
 
 def _first_line(error: Exception) -> str:

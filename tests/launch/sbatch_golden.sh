@@ -23,6 +23,7 @@
 #SBATCH --time=720
 
 # setup
+set -u
 export XR2CT_LEAD_S="300"
 export XR2CT_HUNG_S="900"
 export XR2CT_REQUIRE_GPU="1"
@@ -37,6 +38,7 @@ export TRITON_CACHE_DIR="/scratch/$USER/triton"
 export XDG_CACHE_HOME="/scratch/$USER/cache"
 export NCCL_SOCKET_IFNAME="ib0"
 export CACHE="$HOME/it's \"mine\""
+set +u
 command -v module >/dev/null || . /etc/profile
 module load cuda/13.0 || { echo 'the module of profile key modules cannot be loaded' >&2; exit 2; }
 ulimit -n 65536

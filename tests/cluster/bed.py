@@ -21,7 +21,7 @@ class Slow(AssertionError):
     """Something waited for did not come."""
 
 
-def wait_until(what: str, true: Callable[[], Any], timeout_s: float = 300.0, every_s: float = 0.25) -> Any:
+def wait_until(what: str, true: Callable[[], Any], timeout_s: float = 600.0, every_s: float = 0.25) -> Any:
     """The first truth that `true` returns; `Slow` naming what was waited for."""
     last = time.monotonic() + timeout_s
     while not (value := true()):
@@ -49,7 +49,7 @@ class Bed:
 
     def _script(self, name: str, *words: str) -> None:
         call = [sys.executable, str(SCRIPTS / name), *words, "--dir", str(self.folder)]
-        done = subprocess.run(call, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def environment(self) -> dict[str, str]:
@@ -73,7 +73,7 @@ class Bed:
             env={**self.environment(), **variables},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         said = f"{' '.join(map(str, words))}: exit {done.returncode}\n{done.stdout}{done.stderr}"
@@ -96,7 +96,7 @@ class Bed:
     def restarts(self, job: str) -> int:
         return int(self.fields(job).get("Restarts", 0))
 
-    def wait_state(self, job: str, *states: str, timeout_s: float = 300.0) -> str:
+    def wait_state(self, job: str, *states: str, timeout_s: float = 600.0) -> str:
         """Until a job is in one of these states; the state."""
         found: str = wait_until(
             f"job {job} is {' or '.join(states)}",
@@ -106,10 +106,10 @@ class Bed:
         )
         return found
 
-    def wait_ended(self, job: str, timeout_s: float = 300.0) -> str:
+    def wait_ended(self, job: str, timeout_s: float = 600.0) -> str:
         return self.wait_state(job, *ENDED, timeout_s=timeout_s)
 
-    def wait_restart(self, job: str, number: int = 1, timeout_s: float = 300.0) -> None:
+    def wait_restart(self, job: str, number: int = 1, timeout_s: float = 600.0) -> None:
         """Until a requeued job runs for the `number`-th time again."""
         wait_until(
             f"job {job} runs again ({number})",

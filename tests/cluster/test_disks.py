@@ -44,7 +44,7 @@ def test_full_and_read_only_and_damaged(trials: Trials, undisturbed: Undisturbed
     bed = trials.bed
     with ExitStack() as mounts:
         slow = [0.5, 0.51, 0.52]
-        paths = [trials.run_root / "disks" / f"mapper.sleep_s={seconds}" for seconds in slow]
+        paths = [trials.run_root / f"disks+mapper.sleep_s={seconds}" for seconds in slow]
         mounts.enter_context(mounted(paths[0], "-t", "tmpfs", "-o", "size=24m", "tmpfs"))
         members = trials.submit(trials.config("disks", sweep={"mapper.sleep_s": slow}), trials.profile())
         full, read_only, damaged = members

@@ -19,15 +19,15 @@ def test_slurmd_dies_with_and_without_its_tasks(
     trials = Trials(bed, tmp_path, stores)
     two_nodes = trials.profile("two-nodes", nodes=2, tasks_per_node=1, sbatch={"exclude": "n2"})
     one_node = trials.profile("one-node", sbatch={"exclude": "n1"})
-    (cut_off,) = trials.submit(trials.config("cut-off", mapper={"sleep_s": 1.0}), one_node)
+    (cut_off,) = trials.submit(trials.config("cut-off", mapper={"sleep_s": 2.0}), one_node)
     (dead,) = trials.submit(trials.config("dead", mapper={"sleep_s": 0.5}), two_nodes)
     for member in (dead, cut_off):
         bed.wait_state(member.job, "RUNNING")
     assert (bed.fields(dead.job)["NodeList"], bed.fields(cut_off.job)["NodeList"]) == ("n[1,3]", "n2")
     cut_off.wait_step(4)
     survivors = [bed.rank_process(cut_off.job, rank) for rank in (0, 1)]
+    tell(survivors, signal.SIGSTOP)  # stalled, or they would be done before Slurm has noticed
     bed.node("n2", "kill")
-    tell(survivors, signal.SIGSTOP)  # stalled, or it would be done before Slurm has noticed
     dead.wait_step(4)
     bed.node("n1", "kill", "--tasks")
     bed.wait_state(dead.job, "PENDING")
@@ -38,7 +38,8 @@ def test_slurmd_dies_with_and_without_its_tasks(
     wait_until("the survivors have noticed", lambda: not any(map(alive, survivors)))
     trials.finish(dead, cut_off)
     for member in (dead, cut_off):
-        assert bed.restarts(member.job) == 1
+        # More often where what slurmctld had to tell the dead node reaches the one that is back.
+        assert bed.restarts(member.job) >= 1
         assert_same_run(member.run, undisturbed.run())
     assert "taken over by incarnation 2" in cut_off.said(), cut_off.said()
 

@@ -31,7 +31,7 @@ TRAINING_CASES = {"train": 5, "val": 2, "test": 2}
 def write_store(folder: Path, cohort: str, splits: Mapping[str, int], seed: int = 0) -> Path:
     """FOLDER/COHORT.zarr of noise at 16³: so many cases of each split."""
     path = folder / f"{cohort}.zarr"
-    noise = np.random.default_rng(seed)
+    noise = np.random.default_rng([seed, *cohort.encode()])
     cases = [split for split, count in splits.items() for _ in range(count)]
     write.lay_out(path, cohort, 320.0, len(cases), [SIZE], [XraySet(GEOMETRY, ANGLES)])
     rows = []
@@ -105,7 +105,7 @@ class Member:
         """Of the last line in metrics.jsonl; 0 where there is none."""
         return max((record["step"] for record in self.run.metrics()), default=0)
 
-    def wait_step(self, step: int, timeout_s: float = 300.0) -> None:
+    def wait_step(self, step: int, timeout_s: float = 600.0) -> None:
         wait_until(f"{self.run.path.name} is at step {step}", lambda: self.step() >= step, timeout_s)
 
     def again(self) -> Member:
@@ -134,7 +134,7 @@ class Trials:
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         return path
 
-    def profile(self, name: str = "bed", **keys: Any) -> Path:
+    def profile(self, name: str = "bed", mlflow: bool = False, **keys: Any) -> Path:
         """A cluster's file: two ranks on one node, no evaluator, unless `keys` say otherwise."""
         values: dict[str, Any] = {
             "executor": "slurm",
@@ -143,7 +143,11 @@ class Trials:
             "cpus_per_task": 1,
             "time_limit_min": 20,
             "signal_lead_s": 60,
-            "environment": {"PYTHONPATH": str(Path(__file__).with_name("site")), "OMP_NUM_THREADS": "1"},
+            "environment": {
+                "PYTHONPATH": str(Path(__file__).with_name("site")),
+                "OMP_NUM_THREADS": "1",
+                "TESTS_WITHOUT_MLFLOW": "" if mlflow else "1",
+            },
             "evaluator": {"schedule": "off"},
         }
         path = self.folder / f"{name}.yaml"
@@ -166,7 +170,7 @@ class Trials:
         }
         return {values["job"]: path.parent.parent for path, values in told.items()}
 
-    def finish(self, *members: Member, timeout_s: float = 300.0) -> None:
+    def finish(self, *members: Member, timeout_s: float = 600.0) -> None:
         """Until every member has ended, and well."""
         for member in members:
             state = self.bed.wait_ended(member.job, timeout_s)
@@ -187,6 +191,7 @@ class Undisturbed:
             for rank, log in enumerate(self._logs):
                 said = opened.enter_context(log.open("wb"))
                 variables = {
+                    "TESTS_WITHOUT_MLFLOW": "1",
                     "RANK": str(rank),
                     "WORLD_SIZE": str(ranks),
                     "XR2CT_RENDEZVOUS": str(folder / "meet"),
@@ -198,7 +203,7 @@ class Undisturbed:
 
     def run(self) -> Run:
         """When it has ended."""
-        codes = [process.wait(300) for process in self._processes]
+        codes = [process.wait(900) for process in self._processes]
         said = "\n".join(log.read_text(encoding="utf-8") for log in self._logs)
         assert codes == [0] * len(codes), said
         return self._run

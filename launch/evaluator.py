@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 RETRIES_S = (0, 60, 300, 600)
 """Pauses between a round's attempts at submitting its successor, where Slurm refuses it."""
+ROUND_LOGS = 100
+"""Newest logs of rounds that are kept, two a round."""
 
 
 def start(profile: Profile, run_root: Path, runs: Sequence[Path] = ()) -> str | None:
@@ -144,6 +146,7 @@ def round_task(root: str) -> None:
     book = Book(Path(root))
     me = os.environ["XR2CT_JOB"]
     profile = validate(Profile, book.read("profile"), str(book.folder / "profile.json"))
+    _forget_old_logs(book.folder / "rounds")
     asked = book.read("asked")
     refused = _succeed(book, profile, me, RETRIES_S[:1])
     outcome = evaluation_round(book.root, profile)
@@ -155,7 +158,7 @@ def round_task(root: str) -> None:
             if following and following != me:
                 slurm.forbid_requeue([following])
                 slurm.cancel([following])
-            book.write("chain", {"next": None})
+            book.write("chain", chain | {"next": None})
             return
     if refused and (refused := _succeed(book, profile, me, RETRIES_S[1:])):
         raise WorkFailed(f"the evaluator ends here, its next round was refused: {refused}")
@@ -199,7 +202,7 @@ def _submit_round(book: Book, profile: Profile, begin: str | None, now: str | No
         overrides={"partition": wanted.partition} if wanted.partition else {},
     )
     code = book.read("code").get("folder")
-    call = Call(round_task, (str(book.root),), book.logs, Path(code) if code else None)
+    call = Call(round_task, (str(book.root),), book.folder / "rounds", Path(code) if code else None)
     folder = book.root / ".submissions" / f"xr2ct-round-{uuid.uuid4().hex[:12]}"
     (id,) = submit_array(profile, request, [call], folder)
     chain = book.read("chain")
@@ -207,6 +210,13 @@ def _submit_round(book: Book, profile: Profile, begin: str | None, now: str | No
     for old in chain.get("folders", [])[:-2]:
         shutil.rmtree(old, ignore_errors=True)  # of rounds that are over
     return id
+
+
+def _forget_old_logs(folder: Path) -> None:
+    """A chain may go on for weeks."""
+    logs = sorted(folder.glob("*.out"), key=lambda log: log.stat().st_mtime)
+    for log_file in logs[:-ROUND_LOGS]:
+        log_file.unlink(missing_ok=True)
 
 
 def _freeze(book: Book, runs: Sequence[Path]) -> str | None:

@@ -5,7 +5,8 @@ RUN/evaluations/.failed/PAIR/JOB.json   an attempt that failed, and why; a job c
 RUN_ROOT/.evaluator/arrays/NAME.json    a submitted array: its tasks' pairs, its jobs once Slurm has said them
 RUN_ROOT/.evaluator/tasks/NAME-T.jsonl  what task T did
 RUN_ROOT/.evaluator/rates.json          seconds a patient and checkpoint, by run
-RUN_ROOT/.evaluator/logs/               of scoring tasks and rounds
+RUN_ROOT/.evaluator/logs/               of scoring tasks
+RUN_ROOT/.evaluator/rounds/             of the chain's rounds
 
 A claim is the job's own, so it names the job from the first moment on, and a job that was queued twice finds
 it and leaves the pair alone. Only an evaluator takes claims away, when Slurm says that the job is gone.

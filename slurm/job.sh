@@ -12,7 +12,7 @@
 #   1 somewhere       the work failed: ends with 1
 #   75 somewhere      stopped when asked to, everything saved: comes back, however often
 #   no code, or 76    killed, launched in vain, or left by one that was: comes back
-# Hung or killed RETRIES times in a row without a newer checkpoint, it ends with 1.
+# Hung, killed or too slow to stop RETRIES times in a row without a newer checkpoint, it ends with 1.
 set -u
 RETRIES=3
 
@@ -67,12 +67,22 @@ take_turn() {
     flock "$turn" || exit 143
 }
 
-told='' interrupted=false running=''
+told='' interrupted=false running='' timer='' late=false
 # srun answers SIGTERM by killing its tasks, so the tasks are told by USR1 whatever the host was told by.
 pass_on() {
     told=${told:-$1} interrupted=true
     say "$1 received"
     [ -n "$running" ] && tell_tasks
+    # USR1 means that the time is nearly up, and a job that runs into its limit does not come back.
+    if [ "$1" = USR1 ] && [ -z "$timer" ] && [ "$local_tasks" -eq 0 ]; then
+        ( trap 'kill $!; exit' TERM; sleep "$((XR2CT_LEAD_S * 9 / 10))" & wait $!; kill -s ALRM $$ ) &
+        timer=$!
+    fi
+}
+stop_waiting() {
+    late=true interrupted=true
+    say 'the ranks have not stopped within 9/10 of signal_lead_s; ended without a checkpoint'
+    [ -n "$running" ] && kill -s TERM "$running"
 }
 tell_tasks() {
     if [ "$local_tasks" -gt 0 ]; then kill -s TERM "$running"; else kill -s USR1 "$running"; fi
@@ -102,6 +112,7 @@ attempt() {
         $interrupted || break
     done
     running=''
+    [ -n "$timer" ] && kill "$timer" 2>/dev/null
 }
 
 # submitit's own controller starts one process a rank, and names their logs its own way.
@@ -140,6 +151,11 @@ judge() {
            else why='done' code=0; fi ;;
     esac
     [ "$why" = killed ] && [[ $codes != *[0-9]* ]] && [ "$ended" -gt 0 ] && [ "$ended" -lt 128 ] && why='not launched'
+    if [ "$why" = killed ] || [ "$why" = 'not launched' ]; then
+        # Before a rank listens it dies of the signal that asks it to stop: that is no failure.
+        if $late; then why='too slow to stop'
+        elif [ -n "$told" ]; then why=stopped code=75; fi
+    fi
     say "ranks ended with$codes(srun or controller: $ended): $why"
 }
 
@@ -174,7 +190,7 @@ follow_up() {
     requeued=false
     case $why in
         stopped) ;;
-        hung | killed | 'not launched')
+        hung | killed | 'not launched' | 'too slow to stop')
             local vain; vain=$(vain_attempts)
             if [ "$vain" -ge "$RETRIES" ]; then
                 say "$why $((vain + 1)) times in a row without a checkpoint newer than ${checkpoint:-none}: given up"
@@ -221,6 +237,7 @@ record() {
 trap 'pass_on USR1' USR1
 trap 'pass_on USR2' USR2
 trap 'pass_on TERM' TERM
+trap stop_waiting ALRM
 prepare
 [ "$local_tasks" -gt 0 ] && take_turn
 while :; do

@@ -15,7 +15,7 @@ import pytest
 from xr2ct.shipped import shipped
 
 SRUN = """#!/bin/bash
-trap 'echo told >>"$BED/told"; exit 75' USR1
+trap 'echo told >>"$BED/told"; [ -n "$DEAF" ] || exit 75' USR1
 rank=0
 for code in $CODES; do
     [ "$code" = none ] || echo "$code" >"$XR2CT_SLURM/exit-$XR2CT_JOB-$XR2CT_RESTART-rank-$rank"
@@ -58,7 +58,7 @@ class Host:
         told = {
             "BED": self.bed, "PATH": f"{self.bed}:{os.environ['PATH']}", "CODES": codes, "STATUS": status,
             "SLURM_ARRAY_JOB_ID": 9, "SLURM_ARRAY_TASK_ID": 3, "SLURM_NTASKS": 2, "STATE": "RUNNING",
-            "RESTARTS": variables.get("SLURM_RESTART_COUNT", 0), **variables,
+            "XR2CT_LEAD_S": 600, "RESTARTS": variables.get("SLURM_RESTART_COUNT", 0), **variables,
         }  # fmt: skip
         command = ["bash", shipped("slurm/job.sh"), *(options or ("--requeue",)), "--", "python", "-m", "x"]
         return subprocess.Popen(
@@ -147,16 +147,33 @@ def test_stopped_is_no_failure_however_often(host: Host) -> None:
         assert host.end("75 75", 75, SLURM_RESTART_COUNT=restart)[1] is True
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
-def test_every_signal_is_passed_on_as_one_that_srun_hands_to_its_tasks(host: Host, number: int) -> None:
-    process = host.start("75 75", 75, WAITS=1)
+def signalled(host: Host, number: int, codes: str = "75 75", **variables: Any) -> str:
+    """What the host script says that is sent a signal while its tasks run."""
+    process = host.start(codes, 75, WAITS=1, **variables)
     deadline = time.monotonic() + 30
     while not (host.bed / "waits").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
     said, _ = process.communicate(timeout=30)
+    return said
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
+def test_every_signal_is_passed_on_as_one_that_srun_hands_to_its_tasks(host: Host, number: int) -> None:
+    said = signalled(host, number)
     assert (host.bed / "told").read_text() == "told\n"
     assert (host.bed / "requeued").read_text() == "9_3\n", said
+
+
+def test_tasks_that_died_of_being_asked_to_stop_were_stopped(host: Host) -> None:
+    assert "stopped" in signalled(host, signal.SIGUSR2, codes="none none")
+    assert (host.bed / "requeued").exists()
+
+
+def test_tasks_that_do_not_stop_in_time_are_ended_so_that_the_job_comes_back(host: Host) -> None:
+    said = signalled(host, signal.SIGUSR1, codes="none none", DEAF=1, XR2CT_LEAD_S=2)
+    assert "too slow to stop" in said
+    assert (host.bed / "requeued").exists()
 
 
 def test_the_tasks_are_told_where_they_belong(host: Host) -> None:

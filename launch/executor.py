@@ -5,6 +5,7 @@ A batch text's paths are relative to the submission's folder (`launch.layout`), 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import submitit
 
-from launch.layout import Call, Request, host_command, lay_out, setup_lines, unnested
+from launch.layout import Call, Request, host_command, lay_out, lead_s, setup_lines, unnested
 from launch.local import local_text, submit_locally
 from launch.profiles import OWN_KEYS, Profile
 from launch.slurm import max_array_size
@@ -29,6 +30,8 @@ def submit_array(profile: Profile, request: Request, calls: Sequence[Call], fold
     own words and the profile's key for what Slurm refuses, `WorkFailed` where Slurm does not answer.
     """
     _check_size(len(calls), profile)
+    if profile.submit_from == "login" and "SLURM_JOB_ID" in os.environ:
+        raise UserError("jobs may not submit jobs here (profile key submit_from: login)")
     if profile.executor == "local":
         return submit_locally(profile, request, calls, folder)
     lay_out(folder, calls, request)
@@ -110,7 +113,7 @@ def _parameters(profile: Profile, request: Request) -> dict[str, Any]:
             **requeue,
             "output": _OUTPUT,
             # To the batch shell alone, which is the host script: it tells every rank.
-            "signal": f"B:USR1@{min(profile.signal_lead_s, request.minutes * 60 - 1)}",
+            "signal": f"B:USR1@{lead_s(profile, request)}",
             **over,
         },
     }

@@ -121,7 +121,7 @@ def host_command(
 def setup_lines(profile: Profile, request: Request) -> list[str]:
     """What the batch script does before the host script: variables, modules and the profile's own lines."""
     values = {
-        "XR2CT_LEAD_S": str(profile.signal_lead_s),
+        "XR2CT_LEAD_S": str(lead_s(profile, request)),
         "XR2CT_HUNG_S": str(profile.hung_s),
         "XR2CT_REQUIRE_GPU": "1" if request.gpus_per_node else "0",
     }
@@ -139,6 +139,13 @@ def setup_lines(profile: Profile, request: Request) -> list[str]:
         refused = "{ echo 'the module of profile key modules cannot be loaded' >&2; exit 2; }"
         lines += [f"module load {shlex.quote(module)} || {refused}" for module in profile.modules]
     return [*lines, *profile.setup]
+
+
+def lead_s(profile: Profile, request: Request) -> int:
+    """Between the warning and the end of the time limit; of jobs shorter than the profile's, at most half."""
+    if request.minutes == profile.time_limit_min:
+        return profile.signal_lead_s
+    return min(profile.signal_lead_s, request.minutes * 30)
 
 
 CACHES = {

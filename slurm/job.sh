@@ -69,6 +69,7 @@ take_turn() {
 
 told='' interrupted=false running='' timer='' late=false
 # srun answers SIGTERM by killing its tasks, so the tasks are told by USR1 whatever the host was told by.
+# shellcheck disable=SC2329  # by a trap
 pass_on() {
     told=${told:-$1} interrupted=true
     say "$1 received"
@@ -79,6 +80,7 @@ pass_on() {
         timer=$!
     fi
 }
+# shellcheck disable=SC2329
 stop_waiting() {
     late=true interrupted=true
     say 'the ranks have not stopped within 9/10 of signal_lead_s; ended without a checkpoint'
@@ -245,7 +247,7 @@ while :; do
     judge
     follow_up
     record
-    [ "$local_tasks" -gt 0 ] && $requeued || break
+    if [ "$local_tasks" -eq 0 ] || ! $requeued; then break; fi
     restart=$((restart + 1))
 done
 exit "$code"

@@ -156,6 +156,20 @@ def test_from_within_a_job_nothing_of_that_job_is_handed_on(
     assert {name for name in handed if name.startswith(("SLURM", "SBATCH", "XR2CT"))} == {"SLURM_CONF"}
 
 
+def test_where_only_login_nodes_may_submit_a_job_does_not(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    login = profile(submit_from="login", evaluator={"schedule": "watch"})
+    with pytest.raises(UserError, match="submit_from: login"):
+        submit_array(login, REQUEST, calls(tmp_path), tmp_path / "x")
+
+
+def test_a_job_shorter_than_the_profiles_is_warned_at_half_its_time(slurm: Path, tmp_path: Path) -> None:
+    text = sbatch_text(profile(signal_lead_s=300), replace(REQUEST, minutes=6), calls(tmp_path), tmp_path)
+    assert "#SBATCH --signal=B:USR1@180\n" in text and 'XR2CT_LEAD_S="180"' in text
+
+
 def test_what_a_request_states_wins_over_the_profile(slurm: Path, tmp_path: Path) -> None:
     request = replace(REQUEST, overrides={"partition": "short", "exclude": "n1"}, requeue=False)
     text = sbatch_text(profile(partition="gpu", sbatch={"exclude": "n9"}), request, calls(tmp_path), tmp_path)

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import evaluator, slurm
+from launch import slurm
 from launch.submitted import Submitted, find_runs, is_finished, living, read_submission
 from xr2ct.errors import UserError
 from xr2ct.run import Run
@@ -63,6 +63,10 @@ def _stop_evaluator(root: Path, cancelled: set[Path]) -> list[str]:
     ]
     if needed := living(others):
         return [f"{root}: its evaluator goes on for {len(needed)} other run{'s' * (len(needed) > 1)}"]
+    if not (root / ".evaluator").is_dir():
+        return []
+    from launch import evaluator  # and with it torch: only once training's jobs are cancelled
+
     return [f"{root}: evaluator's job {job} cancelled" for job in evaluator.stop(root)]
 
 

@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch import evaluator, slurm
+from launch import slurm
 from launch.logs import last_words, stops
 from launch.slurm import JobState
 from launch.submitted import Submitted, find_runs, read_submission, states
 from launch.units import format_seconds
 from xr2ct.errors import WorkFailed
-from xr2ct.evaluation.leaderboard import read_leaderboard
-from xr2ct.evaluation.metrics import PRIMARY
 from xr2ct.run import Run
 
 _TAIL_BYTES = 64_000
@@ -107,6 +105,10 @@ def _job_states(submissions: Collection[Submitted]) -> tuple[dict[Path, JobState
 
 def _evaluator(runs: Sequence[Run]) -> dict[Path, Mapping[str, int]]:
     """What is to be scored, by the run's folder as it was given."""
+    if not any(run.steps() for run in runs):
+        return {}
+    from launch import evaluator  # and with it torch: only where something can be scored
+
     found: dict[Path, dict[str, int]] = {}
     for root in sorted({run.path.resolve().parent for run in runs}):
         found |= evaluator.state(root)
@@ -195,6 +197,9 @@ def _age(checkpoint: Path) -> float | None:
 def _best_psnr(run: Run, best: int | None) -> float | None:
     if best is None:
         return None
+    from xr2ct.evaluation.leaderboard import read_leaderboard
+    from xr2ct.evaluation.metrics import PRIMARY
+
     cohort = run.experiment().data.cohort
     found = [
         row[PRIMARY]

@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slurm looks at time limits and dead nodes by the half minute, and two cores may have other work."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent) and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(1200))
+            item.add_marker(pytest.mark.timeout(1800))
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +58,12 @@ def bed(able: None) -> Iterator[Bed]:
 def broken_bed(able: None) -> Iterator[Bed]:
     """Three nodes for one test, which may break them."""
     yield from bring_up("--nodes", "3")
+
+
+@pytest.fixture
+def bare_bed(able: None) -> Iterator[Bed]:
+    """A site without accounting."""
+    yield from bring_up("--no-accounting")
 
 
 @pytest.fixture(scope="session")

@@ -128,9 +128,11 @@ SwitchType=switch/none
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=12
-KillWait=10
+# slurmd answers a word to end tasks once they have ended, KillWait at most. Were the answer late, slurmctld would
+# say it again a minute later, and end the next attempt of a job that has been requeued by then.
+KillWait=5
+MessageTimeout=60
 MinJobAge=600
-MessageTimeout=10
 InactiveLimit=0
 OverTimeLimit=0
 JobRequeue=1

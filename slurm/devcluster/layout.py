@@ -128,8 +128,8 @@ SwitchType=switch/none
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=12
-# slurmd answers a word to end tasks once they have ended, KillWait at most. Were the answer late, slurmctld would
-# say it again a minute later, and end the next attempt of a job that has been requeued by then.
+# slurmd says that tasks have ended once they have, after KillWait at most. Were that late, slurmctld would ask
+# again a minute later, and end the next attempt of a job that has been requeued by then.
 KillWait=5
 MessageTimeout=60
 MinJobAge=600

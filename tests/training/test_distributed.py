@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from xr2ct.errors import UserError
+from xr2ct.errors import UserError, WorkFailed
 from xr2ct.training.distributed import start_distributed
 from xr2ct.training.environment import on_one_machine, rank_of
 
@@ -87,3 +88,12 @@ def test_ranks_meet_although_a_dead_address_is_left(tmp_path: Path) -> None:
     first = start(0)
     told = [rank.communicate(timeout=120)[0] for rank in (first, second)]
     assert told == ["0 2 3.0\n", "1 2 3.0\n"]
+
+
+def test_a_job_with_gpus_never_trains_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XR2CT_REQUIRE_GPU", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(WorkFailed, match=r"^node .*: no CUDA device is visible, .*\(gpus_per_node\)"):
+        start_distributed("auto")
+    with pytest.raises(UserError, match=r"training\.device: cpu, but the profile asks for GPUs"):
+        start_distributed("cpu")

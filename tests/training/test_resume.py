@@ -135,6 +135,8 @@ def test_one_rank_lost_ends_the_others(trainer: Trainer) -> None:
     os.kill(attempt[1].pid or 0, signal.SIGKILL)
     attempt[0].join(60)
     assert attempt[0].exitcode == 1
+    assert "rank 1 is gone; see its log" in trainer.said(0)
+    assert "Traceback" not in trainer.said(0)
     trainer.finish(config, ranks=2)
     assert [r["step"] for r in run.metrics()] == list(range(1, 13))
 

@@ -120,9 +120,12 @@ def test_stopped_anywhere_ends_as_one_never_stopped(trainer: Trainer, ranks: int
     for reached, number, told in moments:
         codes = signal_when(trainer.start(config, ranks=ranks), reached, number, told)
         assert codes == [STOPPED] * ranks
-        step = stopped.steps()[-1]
-        said = trainer.said()
-        assert f"stopped at step {step} of 12 as {signal.Signals(number).name} asked; saved" in said
+        step = max(stopped.steps(), default=0)
+        said, name = trainer.said(), signal.Signals(number).name
+        where = (
+            f"at step {step} of 12 as {name} asked; saved" if step else f"before its first step as {name} "
+        )
+        assert f"stopped {where}" in said
         assert "Traceback" not in said
         assert [r["step"] for r in stopped.metrics()] == list(range(1, step + 1))
     trainer.finish(config, ranks=ranks)

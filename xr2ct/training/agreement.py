@@ -67,7 +67,8 @@ def together(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
         dist.destroy_process_group()
         raise
     except Stopped:
-        wait_for_all(ranks)  # the first to end may take the others down: each must have ended its own work
+        with suppress(RuntimeError):  # one that is gone already has nothing more to lose
+            wait_for_all(ranks)  # the first to end may take the others down, so each ends its work before
         raise
     except Exception as error:
         if ranks.world_size > 1 and lost_another(error):

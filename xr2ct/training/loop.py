@@ -31,7 +31,7 @@ from xr2ct.training.journal import Journal
 from xr2ct.training.schedule import learning_rate
 from xr2ct.training.staging import on_this_node
 from xr2ct.training.state import TrainingState, broken_weights, restore, save
-from xr2ct.training.stopping import Listener, asked, listening
+from xr2ct.training.stopping import Listener, asked, listening, stop_early
 from xr2ct.training.watchdog import alive, watching
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,9 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
             torch.set_num_threads(experiment.training.threads or threads_per_rank(ranks))
             resumed = from_rank_0(ranks, lambda: start.checkpoint_to_resume(run, fence))
             near = on_this_node(store, cases, experiment.data, ranks, listener)
+            stop_early(run, listener, ranks, fence)
             state = build(run, experiment, store, ranks, fence)
+            stop_early(run, listener, ranks, fence)
             if resumed is not None:
                 restore(run.checkpoint(resumed), state)
                 log.info("%s: going on from step %d of %d", run.path, state.step, experiment.training.steps)

@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from xr2ct.errors import Stopped
+from xr2ct.run import Run
+
 if TYPE_CHECKING:  # a task listens before it imports torch, which takes seconds
     from xr2ct.training.distributed import Ranks
     from xr2ct.training.fence import Fence
@@ -74,3 +77,9 @@ def asked(listener: Listener, ranks: Ranks, fence: Fence) -> str | None:
         raise fence.superseded_by()
     listener.heard = listener.heard or code  # another rank was asked: from now on this one was, too
     return signal.Signals(code).name if code else None
+
+
+def stop_early(run: Run, listener: Listener, ranks: Ranks, fence: Fence) -> None:
+    """`Stopped`, on every rank, where one was asked to before the first step: nothing is lost by it."""
+    if name := asked(listener, ranks, fence):
+        raise Stopped(f"{run.path}: stopped before its first step as {name} asked; nothing is lost")

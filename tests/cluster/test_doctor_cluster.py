@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import pytest
@@ -13,10 +12,9 @@ from trials import Trials
 def examine(trials: Trials, expect: int, **keys: Any) -> dict[str, dict[str, str]]:
     """Outcomes by check, with one rank on each of the two nodes."""
     profile = trials.profile("doctor", tasks_per_node=1, mem_gb=3, **keys)
-    said = trials.bed.run(
-        sys.executable, "-m", "xr2ct.cli", "doctor", "--cluster", profile, "--run-root", trials.run_root, "--json",
-        expect=expect,
-    ).stdout  # fmt: skip
+    said = trials.bed.xr2ct(
+        "doctor", "--cluster", profile, "--run-root", trials.run_root, "--json", expect=expect
+    ).stdout
     return {outcome["check"]: outcome for outcome in json.loads(said)}
 
 

@@ -128,7 +128,7 @@ SwitchType=switch/none
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=12
-# slurmd says that tasks have ended once they have, after KillWait at most. Were that late, slurmctld would ask
+# slurmd says that tasks have ended once they have, KillWait at most. Were that late, slurmctld would ask
 # again a minute later, and end the next attempt of a job that has been requeued by then.
 KillWait=5
 MessageTimeout=60

@@ -15,7 +15,6 @@ from launch.evaluator_book import Book
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.evaluation import sweep
 from xr2ct.evaluation.pairs import Stores, find_pairs
-from xr2ct.reporting.report import write_report
 from xr2ct.run import Run
 from xr2ct.tracking import bring_level, track_artifact
 
@@ -59,6 +58,8 @@ def _report(book: Book, runs: Sequence[Run], done: dict[str, object], told: list
     state = _digest([[str(run.path), _state_of(run), run.best_step()] for run in runs])
     if not runs or done.get("report") == state:
         return
+    from xr2ct.reporting.report import write_report  # matplotlib takes seconds
+
     folder = report_folder(book.root)
     try:
         for scaling in (scalings := sorted({run.experiment().data.scaling for run in runs})):

@@ -90,8 +90,10 @@ def evaluation_round(root: Path, profile: Profile, named: Sequence[Path] = ()) -
         todo = _todo(lacking, at_work, outcome)
         if todo:
             _submit(book, profile, todo, live, outcome)
-    settled = finish(book, runs, outcome.told, last=not live and not outcome.to_score)
-    outcome.finished = settled and not live and not outcome.to_score
+    # A task may still be at its end after the last pair is scored.
+    over = not live and not outcome.to_score and not any(book.arrays())
+    settled = finish(book, runs, outcome.told, last=over)
+    outcome.finished = over and settled
     book.write("last", {"time": time.time(), "told": str(outcome), "finished": outcome.finished})
     return outcome
 

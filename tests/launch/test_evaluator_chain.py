@@ -14,6 +14,7 @@ from launch.evaluator_book import Book
 from launch.evaluator_round import Outcome
 from launch.executor import Call, Request
 from launch.profiles import Profile
+from xr2ct.cli import main
 from xr2ct.errors import UserError, WorkFailed
 
 CHAIN = Profile.model_validate({"executor": "slurm", "evaluator": {"every_min": 7}})
@@ -251,3 +252,20 @@ def test_a_site_without_scrontab_is_told(chain: Chain, monkeypatch: pytest.Monke
 def test_a_path_that_scrontab_would_misread_is_refused(table: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="takes no path with spaces"):
         evaluator_scrontab.install(tmp_path / "my 100% runs", BY_CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--watch"], "--cluster PROFILE goes with one of --watch and --round"),
+        (["--cluster", "local"], "--cluster PROFILE goes with one of --watch and --round"),
+        (["--cluster", "local", "--watch", "--round"], "goes with one of"),
+        (["--cluster", "local", "--watch", "--step", "last"], "take neither --step"),
+        (["--cluster", "locl", "--round"], "did you mean 'local'"),
+    ],
+)
+def test_evaluating_by_jobs_is_asked_for_whole(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "runs/tiny", *words]) == 2
+    assert told in capsys.readouterr().err

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from trials import Trials, Undisturbed, assert_whole, losses
+from bed import Bed
+from trials import STEPS, Trials, Undisturbed, assert_whole, losses
+
+# A rank draws its own dropout, so the losses of another number of ranks would differ by more than rounding.
+MAPPER = {"dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def without_dropout(
+    able: None, tmp_path_factory: pytest.TempPathFactory, stores: Path
+) -> Iterator[Undisturbed]:
+    folder = tmp_path_factory.mktemp("without-dropout")
+    started = Undisturbed(folder, stores, 2, Bed(folder).environment(), mapper=MAPPER)
+    yield started
+    started.kill()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1])
-def test_two_ranks_then_one_then_four(trials: Trials, undisturbed: Undisturbed, zero_stage: int) -> None:
+def test_two_ranks_then_one_then_four(trials: Trials, without_dropout: Undisturbed) -> None:
+    """Two runs at once, with ZeRO 0 and 1, moved between clusters by `resubmit`."""
     bed = trials.bed
-    training = {"zero_stage": zero_stage}
-    config = trials.config("elastic", mapper={"sleep_s": 0.5}, training=training)
-    (member,) = trials.submit(config, trials.profile())
-    for ranks, step in ((1, 4), (4, 8)):
-        member.wait_step(step)
-        bed.xr2ct("cancel", member.run.path)
-        assert bed.wait_ended(member.job) == "CANCELLED"
-        bed.xr2ct("resubmit", member.run.path, "--cluster", trials.profile(tasks_per_node=ranks))
-        member = member.again()
-    trials.finish(member)
-    assert_whole(member.run)
-    found, wanted = losses(member.run), losses(undisturbed.run())
-    assert [record["step"] for record in found] == [record["step"] for record in wanted]
-    for one, other in zip(found, wanted, strict=True):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    members = [
+        trials.submit(
+            trials.config(f"zero{stage}", mapper={**MAPPER, "sleep_s": 1.0}, training={"zero_stage": stage}),
+            trials.profile(),
+        )[0]
+        for stage in (0, 1)
+    ]
+    for ranks, step in ((1, 3), (4, 7)):
+        for member in members:
+            member.wait_step(step)
+            bed.xr2ct("cancel", member.run.path)
+            assert bed.wait_ended(member.job) == "CANCELLED"
+            assert member.step() < STEPS, "too fast to be moved"
+        profile = trials.profile(f"ranks-{ranks}", tasks_per_node=ranks)
+        bed.xr2ct("resubmit", *[member.run.path for member in members], "--cluster", profile)
+        members = [member.again() for member in members]
+    trials.finish(*members)
+    wanted = losses(without_dropout.run())
+    for member in members:
+        assert all(f"rank 0 of {ranks} on cpu" in member.said(rank=0) for ranks in (2, 1, 4))
+        assert_whole(member.run)
+        found = losses(member.run)
+        assert [record["step"] for record in found] == [record["step"] for record in wanted]
+        for one, other in zip(found, wanted, strict=True):
+            assert one == pytest.approx(other, rel=1e-3, abs=1e-4)

@@ -180,8 +180,10 @@ class Trials:
 class Undisturbed:
     """A run trained to its end by plain `xr2ct train`, without Slurm, while tests go on."""
 
-    def __init__(self, folder: Path, stores: Path, ranks: int, environment: Mapping[str, str]) -> None:
-        values = experiment_values(folder / "runs", stores, "undisturbed", {})
+    def __init__(
+        self, folder: Path, stores: Path, ranks: int, environment: Mapping[str, str], **sections: Any
+    ) -> None:
+        values = experiment_values(folder / "runs", stores, "undisturbed", sections)
         config = folder / "undisturbed.yaml"
         config.write_text(yaml.safe_dump(values), encoding="utf-8")
         self._run = Run(folder / "runs" / "undisturbed")

@@ -106,6 +106,17 @@ def nodes_of(partition: str | None) -> int:
     return sum(int(nodes) for name, nodes in rows if partition or name.endswith("*"))
 
 
+def longest_min(partition: str | None) -> float | None:
+    """The longest time limit, in minutes, that a partition gives, the default one where None; None: any.
+
+    Slurm takes a job that asks for more, and by its default never starts it.
+    """
+    chosen = [f"--partition={partition}"] if partition else []
+    rows = [row.split() for row in _ask("sinfo", "--noheader", "--format=%P %l", *chosen).splitlines()]
+    limits = [_seconds(limit) for name, limit in rows if partition or name.endswith("*")]
+    return None if None in limits or not limits else max(s for s in limits if s is not None) / 60
+
+
 def forbid_requeue(ids: Collection[str]) -> None:
     """Let nothing, nor Slurm itself, bring these jobs back; those that have ended are left as they are."""
     for id in ids:

@@ -201,10 +201,17 @@ def follow(submitted: Submitted) -> Iterator[str]:
 
 def _refuse_beyond_limits(plan: Plan) -> None:
     """With the numbers, which sbatch keeps to itself."""
-    if plan.profile.executor != "slurm":
+    profile = plan.profile
+    if profile.executor != "slurm":
         return
-    room = slurm.submission_room()
-    if room is not None and len(plan.members) > room:
+    longest = slurm.longest_min(profile.partition)
+    if longest is not None and profile.time_limit_min > longest:
+        raise UserError(
+            f"time_limit_min: {profile.time_limit_min} is more than partition "
+            f"{profile.partition or '(the default one)'} gives, {longest:.0f} min"
+        )
+    room = slurm.submission_room(profile.account, profile.qos)
+    if len(plan.members) > room:
         raise UserError(
             f"{len(plan.members)} runs: more jobs than this user may submit now, which are {room} "
             "(MaxSubmitJobs and the like); submit fewer, or when others have ended"

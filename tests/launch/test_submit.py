@@ -33,6 +33,7 @@ class Site:
         self.slurm("Submitted batch job 77\n")
         answer("srun", "")
         answer("sacctmgr", "")
+        answer("sinfo", "debug* 1-00:00:00\nlong infinite\n")
 
     def slurm(self, sbatch: str, error: str = "", code: int = 0) -> None:
         self.answer("sbatch", sbatch, error, code)
@@ -181,7 +182,7 @@ def test_a_wrong_request_is_refused_before_anything_is_written(
 def test_more_runs_than_the_user_may_submit_are_refused_with_the_number(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch_submit.slurm, "submission_room", lambda: 1)
+    monkeypatch.setattr(launch_submit.slurm, "submission_room", lambda *_: 1)
     with pytest.raises(UserError, match=r"2 runs: more jobs than this user may submit now, which are 1 "):
         submit(plan(site.config(sweep=SWEEP), [], site.cluster()))
     assert not site.asked("sbatch")
@@ -211,6 +212,13 @@ def test_runs_are_submitted_again_from_anywhere_as_they_were_with_their_code(
 
 def test_the_limits_are_asked_of_a_slurm_with_accounting(site: Site) -> None:
     site.answer("scontrol", WITH_ACCOUNTING + "AccountingStorageEnforce = associations,limits,qos\n")
-    site.answer("sacctmgr", "1|||\n1||normal\n")
+    site.answer("sacctmgr", "1||normal\n")
     with pytest.raises(UserError, match="more jobs than"):
         submit(plan(site.config(sweep=SWEEP), [], site.cluster()))
+
+
+def test_a_time_that_the_partition_never_gives_is_refused(site: Site) -> None:
+    with pytest.raises(UserError, match=r"1441 is more than partition .* gives, 1440 min"):
+        submit(plan(site.config(), [], site.cluster(time_limit_min=1441)))
+    site.answer("sinfo", "long infinite\n")
+    submit(plan(site.config(), [], site.cluster(time_limit_min=9999, partition="long")))

@@ -34,8 +34,8 @@ from xr2ct.run import Run
 log = logging.getLogger(__name__)
 
 _PARTIAL = re.compile(r"\.partial-(\d{6,})-.+", re.DOTALL)
-_PATIENCE_S = 20.0
-"""For another process that is taking its own number."""
+_PATIENCE_S = 300.0
+"""For another process that is taking its own number, or cleans the run up."""
 
 
 class Fence:
@@ -146,7 +146,7 @@ def _one_at_a_time(run: Run) -> Iterator[None]:
         try:
             locked.enter_context(alone(run.path / ".lock", _PATIENCE_S))
         except TimeoutError:
-            told = f"another process has been about to train in it for {_PATIENCE_S:g} s"
+            told = f"another process has held .lock, to begin to train or to clean up, for {_PATIENCE_S:g} s"
             raise WorkFailed(f"{run.path}: {told}") from None
         except OSError as error:
             log.warning("%s: cannot be locked against a second command (%s)", run.path, error.strerror)

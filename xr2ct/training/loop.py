@@ -4,7 +4,7 @@
 
 Killed at any moment and started again with the same command, a run goes on from its newest whole
 checkpoint; in fp32 on the CPU, with the same ranks and threads, its losses are then those of a run never
-killed, to the bit.
+killed, to the bit. Asked to end by SIGTERM, SIGUSR1 or SIGUSR2, it ends its step, saves, and exits with 75.
 """
 
 from __future__ import annotations

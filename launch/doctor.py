@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from launch import slurm
-from launch.checks import CHECKS, READY, check_task, submit_from_task
+from launch.check_ranks import READY
+from launch.checks import CHECKS, check_task, submit_from_task
 from launch.executor import submit_array
 from launch.layout import Call, Request
 from launch.local import submit_locally

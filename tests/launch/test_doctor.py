@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from slurm_answers import Answer
 
-from launch import checks, doctor
-from launch.checks import CHECKS, Failed, Rank, Skipped, run_check
+from launch import check_files, doctor
+from launch.check import Failed, Rank, Skipped, run_check
+from launch.checks import CHECKS
 from launch.profiles import Profile
 from xr2ct.cli import main
 
@@ -101,7 +102,7 @@ def test_locks_hold_here_and_leave_nothing_behind(rank: Rank, tmp_path: Path) ->
 def test_a_file_system_whose_locks_keep_nobody_out_fails(
     rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "_CONTENDER", "import sys; sys.exit(3)")
+    monkeypatch.setattr(check_files, "_CONTENDER", "import sys; sys.exit(3)")
 
     with pytest.raises(Failed, match="two processes could hold the same lock"):
         CHECKS["scratch locks"](of_profile(rank, scratch=str(tmp_path)))

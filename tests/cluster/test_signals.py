@@ -32,10 +32,10 @@ def strike(bed: Bed, member: Member, signalled: tuple[str, ...] | None) -> None:
 def test_each_signal_and_a_killed_rank(trials: Trials, undisturbed: Undisturbed) -> None:
     """Four members of one array: each is requeued by itself, twice, and ends as if nothing had been."""
     bed = trials.bed
-    config = trials.config("stopped", sweep={"mapper.sleep_s": [0.5, 0.51, 0.52, 0.53]})
+    config = trials.config("stopped", sweep={"mapper.sleep_s": [2.0, 2.1, 2.2, 2.3]})
     members = trials.submit(config, trials.profile())
     assert [m.job.split("_")[1] for m in members] == ["0", "1", "2", "3"]
-    for restart, (step, signals) in enumerate(((4, FIRST), (8, SECOND)), start=1):
+    for restart, (step, signals) in enumerate(((3, FIRST), (7, SECOND)), start=1):
         for member, signalled in zip(members, signals, strict=True):
             member.wait_step(step)
             strike(bed, member, signalled)

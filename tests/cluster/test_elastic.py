@@ -29,7 +29,7 @@ def test_two_ranks_then_one_then_four(trials: Trials, without_dropout: Undisturb
     bed = trials.bed
     members = [
         trials.submit(
-            trials.config(f"zero{stage}", mapper={**MAPPER, "sleep_s": 1.0}, training={"zero_stage": stage}),
+            trials.config(f"zero{stage}", mapper={**MAPPER, "sleep_s": 2.0}, training={"zero_stage": stage}),
             trials.profile(),
         )[0]
         for stage in (0, 1)
@@ -37,7 +37,8 @@ def test_two_ranks_then_one_then_four(trials: Trials, without_dropout: Undisturb
     for ranks, step in ((1, 3), (4, 7)):
         for member in members:
             member.wait_step(step)
-            bed.xr2ct("cancel", member.run.path)
+        bed.xr2ct("cancel", *[member.run.path for member in members])
+        for member in members:
             assert bed.wait_ended(member.job) == "CANCELLED"
             assert member.step() < STEPS, "too fast to be moved"
         profile = trials.profile(f"ranks-{ranks}", tasks_per_node=ranks)

@@ -66,7 +66,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if (args.predictions is None) != (args.name is None):
         raise UserError("--predictions DIR and --name X go together")
     if args.watch or args.round or args.cluster:
-        return _evaluate_by_jobs(args)
+        _evaluate_by_jobs(args)
+        return
     for path in args.runs:
         run = Run.open(path)
         if args.predictions is None:

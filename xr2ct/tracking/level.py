@@ -15,11 +15,11 @@ from xr2ct.tracking.notes import edited_notes, silent_here, tracking_uri, writin
 log = logging.getLogger(__name__)
 
 
-def sync(run: Run, wait_s: float = 60.0) -> SyncReport:
+def sync(run: Run, wait_s: float = 600.0) -> SyncReport:
     """Bring MLflow level with a run's metrics, evaluations, artifacts and best model; a second time adds
     nothing.
 
-    Waits so long for another process at work on the same. Raises `WorkFailed` where MLflow cannot be reached,
+    Waits so long for another process at work on the same run or database. Raises `WorkFailed` where MLflow cannot be reached,
     and in a job where it is sqlite.
     """
     experiment = run.experiment()

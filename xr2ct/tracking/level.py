@@ -19,8 +19,8 @@ def sync(run: Run, wait_s: float = 600.0) -> SyncReport:
     """Bring MLflow level with a run's metrics, evaluations, artifacts and best model; a second time adds
     nothing.
 
-    Waits so long for another process at work on the same run or database. Raises `WorkFailed` where MLflow cannot be reached,
-    and in a job where it is sqlite.
+    Waits so long for another process at work on the same run or database. Raises `WorkFailed` where MLflow
+    cannot be reached, and in a job where it is sqlite.
     """
     experiment = run.experiment()
     uri = tracking_uri(run, experiment)

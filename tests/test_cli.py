@@ -51,6 +51,11 @@ from xr2ct.cli import main
             ["submit", "configs/demo.yaml", "data.stores=/nowhere", "--cluster", "local"],
             "lidc-idri.zarr: not there",
         ),
+        (["submit", "configs/demo.yaml", "--cluster", "local", "data.siez=64"], "did you mean 'size'"),
+        (
+            ["submit", "configs/demo.yaml", "--cluster", "local", "--dryrun"],
+            "unrecognized arguments: --dryrun",
+        ),
         (["track", "snyc", "x"], "did you mean 'sync'"),
     ],
 )

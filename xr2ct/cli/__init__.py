@@ -7,6 +7,7 @@ taken over.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = build_parser().parse_args(arguments)
+        args = _parse(arguments)
         args.run(args)
     except UserError as error:
         return _fail(error, 2)
@@ -47,6 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     return 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Their meaning; overrides may stand before and after the options, which argparse alone does not take."""
+    parser = build_parser()
+    args, left = parser.parse_known_args(arguments)
+    if left and hasattr(args, "overrides") and not any(text.startswith("-") for text in left):
+        args.overrides += left
+    elif left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return args
 
 
 def build_parser() -> Parser:

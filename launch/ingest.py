@@ -136,8 +136,8 @@ def _workers(request: Request, profile: Profile) -> tuple[int, float]:
 def _cut(tasks: Sequence[Task], workers: int, profile: Profile) -> list[list[Task]]:
     if profile.executor == "local":
         return parts.cut(tasks, workers, 1)
-    room = slurm.submission_room()
-    most = slurm.max_array_size() if room is None else min(slurm.max_array_size(), room - 1)
+    room = slurm.submission_room(profile.account, profile.qos)
+    most = min(slurm.max_array_size(), room - 1)  # one is the job after the array
     if most < 1:
         raise WorkFailed("Slurm takes no two further jobs of yours now; wait for some to end")
     return parts.cut(tasks, workers, most)

@@ -114,7 +114,9 @@ class TestNamedSplits:
         pytest.importorskip("idc_index")
         write_lists(tmp_path)
         for name in COHORTS:
-            assert (tmp_path / f"{name}.csv").read_bytes() == shipped(f"configs/splits/{name}.csv").read_bytes()
+            assert (tmp_path / f"{name}.csv").read_bytes() == shipped(
+                f"configs/splits/{name}.csv"
+            ).read_bytes()
 
     def test_no_patient_is_in_two_cohorts(self):
         met = Counter(patient for name in COHORTS for patient in resolve_splits(name))

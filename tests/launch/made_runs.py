@@ -43,7 +43,8 @@ class MadeRoot:
         told = {
             "cluster": "devcluster", "executor": "slurm" if "_" in job else "local", "job": job,
             "array": job.partition("_")[0], "submission": str(self.path / ".submissions" / "s1"),
-            "submitted": "2026-01-01T00:00:00+00:00", "config": "/c.yaml", "overrides": [], "profile": {"nodes": 1, "tasks_per_node": 2},
+            "submitted": "2026-01-01T00:00:00+00:00", "config": "/c.yaml", "overrides": [],
+            "profile": {"nodes": 1, "tasks_per_node": 2},
         }  # fmt: skip
         write_atomically(run.path / "slurm" / "job.json", json.dumps(told | changes))
 

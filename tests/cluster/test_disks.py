@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -29,13 +29,10 @@ def remount(folder: Path, *options: str) -> None:
 def fill(folder: Path) -> Path:
     """A file that takes all the room there is."""
     filler = folder / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
-        except OSError:
-            return filler
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
 
 
 @pytest.mark.slow
@@ -45,7 +42,7 @@ def test_full_and_read_only_and_damaged(trials: Trials, undisturbed: Undisturbed
     with ExitStack() as mounts:
         slow = [0.5, 0.51, 0.52]
         paths = [trials.run_root / f"disks+mapper.sleep_s={seconds}" for seconds in slow]
-        mounts.enter_context(mounted(paths[0], "-t", "tmpfs", "-o", "size=24m", "tmpfs"))
+        mounts.enter_context(mounted(paths[0], "-t", "tmpfs", "-o", "size=64m", "tmpfs"))
         members = trials.submit(trials.config("disks", sweep={"mapper.sleep_s": slow}), trials.profile())
         full, read_only, damaged = members
         assert [m.run.path for m in members] == paths

@@ -88,6 +88,17 @@ def undisturbed(able: None, tmp_path_factory: pytest.TempPathFactory, stores: Pa
     started.kill()
 
 
+@pytest.fixture(scope="session")
+def without_dropout(
+    able: None, tmp_path_factory: pytest.TempPathFactory, stores: Path
+) -> Iterator[Undisturbed]:
+    """The same without dropout: of ranks, each draws its own, and evaluation would draw anew."""
+    folder = tmp_path_factory.mktemp("without-dropout")
+    started = Undisturbed(folder, stores, 2, Bed(folder).environment(), mapper={"dropout": 0.0})
+    yield started
+    started.kill()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that fails must not leave its jobs to the next."""

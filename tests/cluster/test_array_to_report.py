@@ -36,14 +36,17 @@ def scores(run: Run) -> dict[str, list[list[str]]]:
 
 @pytest.mark.slow
 def test_four_members_from_submit_to_report(
-    bed: Bed, tmp_path: Path, seven_cohorts: Path, undisturbed: Undisturbed
+    bed: Bed, tmp_path: Path, seven_cohorts: Path, without_dropout: Undisturbed
 ) -> None:
     trials = Trials(bed, tmp_path, seven_cohorts)
     profile = trials.profile(
         nodes=2, tasks_per_node=1, evaluator={"schedule": "chain", "every_min": 1, "time_limit_min": 20}
     )
     config = trials.config(
-        "table", sweep={"mapper.sleep_s": [0.0, 0.01, 0.02, 0.03]}, training={"checkpoint_every": 6}
+        "table",
+        sweep={"mapper.sleep_s": [0.0, 0.01, 0.02, 0.03]},
+        mapper={"dropout": 0.0},
+        training={"checkpoint_every": 6},
     )
     members = trials.submit(config, profile)
     assert len({member.job.split("_")[0] for member in members}) == 1
@@ -54,7 +57,7 @@ def test_four_members_from_submit_to_report(
     for member in members:
         run = member.run
         assert run.steps() == STEPS_SCORED
-        assert_same_run(run, undisturbed.run())
+        assert_same_run(run, without_dropout.run())
         assert not pending(run), member.said()
         results = {f"{cohort}-test.csv" for cohort in COHORTS} | {"lidc-idri-val.csv"}
         for step in STEPS_SCORED:

@@ -2,25 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from bed import Bed
 from trials import STEPS, Trials, Undisturbed, assert_whole, losses
-
-# A rank draws its own dropout, so the losses of another number of ranks would differ by more than rounding.
-MAPPER = {"dropout": 0.0}
-
-
-@pytest.fixture(scope="module")
-def without_dropout(
-    able: None, tmp_path_factory: pytest.TempPathFactory, stores: Path
-) -> Iterator[Undisturbed]:
-    folder = tmp_path_factory.mktemp("without-dropout")
-    started = Undisturbed(folder, stores, 2, Bed(folder).environment(), mapper=MAPPER)
-    yield started
-    started.kill()
 
 
 @pytest.mark.slow
@@ -29,7 +12,9 @@ def test_two_ranks_then_one_then_four(trials: Trials, without_dropout: Undisturb
     bed = trials.bed
     members = [
         trials.submit(
-            trials.config(f"zero{stage}", mapper={**MAPPER, "sleep_s": 2.0}, training={"zero_stage": stage}),
+            trials.config(
+                f"zero{stage}", mapper={"dropout": 0.0, "sleep_s": 2.0}, training={"zero_stage": stage}
+            ),
             trials.profile(),
         )[0]
         for stage in (0, 1)
@@ -37,7 +22,7 @@ def test_two_ranks_then_one_then_four(trials: Trials, without_dropout: Undisturb
     for ranks, step in ((1, 3), (4, 7)):
         for member in members:
             member.wait_step(step)
-        bed.xr2ct("cancel", *[member.run.path for member in members])
+        bed.run("scancel", *[member.job for member in members])
         for member in members:
             assert bed.wait_ended(member.job) == "CANCELLED"
             assert member.step() < STEPS, "too fast to be moved"

@@ -186,6 +186,14 @@ vain_attempts() {
     echo "$count"
 }
 
+# Attempts are counted, and ranks leave their codes, in files: on a full disk neither would be known.
+can_write() {
+    local probe=$XR2CT_SLURM/.probe-$XR2CT_JOB done=false
+    head -c 8192 /dev/zero 2>/dev/null >"$probe" && done=true
+    rm -f -- "$probe"
+    $done
+}
+
 # Whether the member should come back, and if so bring it back → requeued.
 follow_up() {
     checkpoint=$(newest_checkpoint)
@@ -193,6 +201,10 @@ follow_up() {
     case $why in
         stopped) ;;
         hung | killed | 'not launched' | 'too slow to stop')
+            if ! can_write; then
+                say "$why, and nothing can be written to $XR2CT_SLURM: it would come back for ever; given up"
+                return
+            fi
             local vain; vain=$(vain_attempts)
             if [ "$vain" -ge "$RETRIES" ]; then
                 say "$why $((vain + 1)) times in a row without a checkpoint newer than ${checkpoint:-none}: given up"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,11 +28,12 @@ def remount(folder: Path, *options: str) -> None:
 
 
 def fill(folder: Path) -> Path:
-    """A file that takes all the room there is."""
+    """A file that leaves room for some lines, and none for a checkpoint."""
     filler = folder / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
+    os.truncate(filler, filler.stat().st_size - 64 * 1024)
     return filler
 
 

@@ -14,7 +14,7 @@ CLUSTER = Path(__file__).with_name("cluster")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The tests on a real Slurm run when asked for by name, `pytest tests/cluster`: they take half an hour."""
+    """Tests on a real Slurm run only when named, `pytest tests/cluster`: they take half an hour."""
     if collection_path != CLUSTER:
         return None
     asked = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]

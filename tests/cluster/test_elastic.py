@@ -10,15 +10,10 @@ from trials import STEPS, Trials, Undisturbed, assert_whole, losses
 def test_two_ranks_then_one_then_four(trials: Trials, without_dropout: Undisturbed) -> None:
     """Two runs at once, with ZeRO 0 and 1, moved between clusters by `resubmit`."""
     bed = trials.bed
-    members = [
-        trials.submit(
-            trials.config(
-                f"zero{stage}", mapper={"dropout": 0.0, "sleep_s": 2.0}, training={"zero_stage": stage}
-            ),
-            trials.profile(),
-        )[0]
-        for stage in (0, 1)
-    ]
+    config = trials.config(
+        "elastic", sweep={"training.zero_stage": [0, 1]}, mapper={"dropout": 0.0, "sleep_s": 2.0}
+    )
+    members = trials.submit(config, trials.profile())
     for ranks, step in ((1, 3), (4, 7)):
         for member in members:
             member.wait_step(step)

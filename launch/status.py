@@ -12,8 +12,8 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,18 @@ class Status:
     being_scored: int | None
     given_up: int | None
     """Those that failed as often as the evaluator tries."""
+    given_up_why: tuple[str, ...]
+    """The last reason of each."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the evaluator has yet to do of a run; see `Status`."""
+
+    to_score: int | None = None
+    being_scored: int | None = None
+    given_up: int | None = None
+    given_up_why: tuple[str, ...] = ()
 
 
 def read_status(paths: Sequence[Path]) -> tuple[list[Status], str]:
@@ -74,7 +86,9 @@ def read_status(paths: Sequence[Path]) -> tuple[list[Status], str]:
     found, trouble = _job_states([s for s in submissions.values() if s])
     scores = _evaluator(runs)
     told = [
-        _status(run, submissions[run.path], found.get(run.path), bool(trouble), scores.get(run.path, {}))
+        _status(
+            run, submissions[run.path], found.get(run.path), bool(trouble), scores.get(run.path, Scoring())
+        )
         for run in runs
     ]
     return told, trouble
@@ -87,7 +101,9 @@ def format_status(rows: Sequence[Status]) -> str:
     lines = [head] + [_cells(row) for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     table = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join(table + [f"{row.run}: {row.state}: {row.reason}" for row in rows if row.reason])
+    below = [f"{row.run}: {row.state}: {row.reason}" for row in rows if row.reason]
+    below += [f"{row.run}: not scored: {why}" for row in rows for why in row.given_up_why]
+    return "\n".join(table + below)
 
 
 def _job_states(submissions: Collection[Submitted]) -> tuple[dict[Path, JobState], str]:
@@ -103,20 +119,27 @@ def _job_states(submissions: Collection[Submitted]) -> tuple[dict[Path, JobState
             return here, str(error)
 
 
-def _evaluator(runs: Sequence[Run]) -> dict[Path, Mapping[str, int]]:
+def _evaluator(runs: Sequence[Run]) -> dict[Path, Scoring]:
     """What is to be scored, by the run's folder as it was given."""
     if not any(run.steps() for run in runs):
-        return {}
+        return {run.path: Scoring() for run in runs}
     from launch import evaluator  # and with it torch: only where something can be scored
 
     found: dict[Path, dict[str, int]] = {}
     for root in sorted({run.path.resolve().parent for run in runs}):
         found |= evaluator.state(root)
-    return {run.path: found.get(run.path.resolve(), {}) for run in runs}
+    from launch.evaluator_book import given_up
+
+    scoring = {}
+    for run in runs:
+        counts = found.get(run.path.resolve(), {})
+        why = tuple(given_up(run).values()) if counts.get("failed") else ()
+        scoring[run.path] = Scoring(counts.get("pending"), counts.get("claimed"), counts.get("failed"), why)
+    return scoring
 
 
 def _status(
-    run: Run, submitted: Submitted | None, job: JobState | None, unsure: bool, scores: Mapping[str, int]
+    run: Run, submitted: Submitted | None, job: JobState | None, unsure: bool, scoring: Scoring
 ) -> Status:
     recent = _recent_metrics(run)
     step = int(recent[-1]["step"]) if recent else 0
@@ -144,9 +167,7 @@ def _status(
         restarts=_restarts(run, submitted, job),
         best_step=best,
         best_psnr_db=_best_psnr(run, best),
-        to_score=scores.get("pending"),
-        being_scored=scores.get("claimed"),
-        given_up=scores.get("failed"),
+        **asdict(scoring),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_done_is_the_last_steps_checkpoint_whatever_became_of_the_job(made: Made
     ((status,), _) = read_status([made.path])
 
     assert (status.state, status.reason) == ("done", "")
+
+
+def test_why_a_pair_is_not_scored_stands_below(made: MadeRoot, answer: Answer) -> None:
+    made.run("a")
+    answer("squeue", queued("5_0", "RUNNING", "n1"))
+    ((status,), _) = read_status([made.path])
+
+    told = format_status([replace(status, to_score=3, given_up=1, given_up_why=("lctsc test: damaged",))])
+
+    assert "3, 1 failed" in told and "a: not scored: lctsc test: damaged" in told
 
 
 def test_why_it_failed_is_what_the_failing_rank_said(made: MadeRoot, answer: Answer) -> None:

@@ -12,13 +12,13 @@ from launch.submitted import Submitted, find_runs, is_finished, living, read_sub
 from xr2ct.run import Run
 
 
-def resubmit(paths: Sequence[Path], cluster: str | None = None) -> list[str]:
+def resubmit(paths: Sequence[Path], cluster: str | None = None, refresh_code: bool = False) -> list[str]:
     """Submit anew every run that a path is or holds whose job has ended before training had; a line a run.
 
     One array for each cluster that they were on, or one for all on `cluster`. Runs that live or are done are
-    left alone. Pairs that the evaluator had given up are tried again. Raises `UserError` for a path without a
-    run and for what `submit` refuses, `WorkFailed` where Slurm does not answer: what lives could be submitted
-    twice then.
+    left alone. They run the code that they were submitted with, or today's where `refresh_code`. Pairs that the
+    evaluator had given up are tried again. Raises `UserError` for a path without a run and for what `submit`
+    refuses, `WorkFailed` where Slurm does not answer: what lives could be submitted twice then.
     """
     runs = find_runs(paths)
     submissions = {run.path: s for run in runs if (s := read_submission(run))}
@@ -36,14 +36,14 @@ def resubmit(paths: Sequence[Path], cluster: str | None = None) -> list[str]:
         else:
             failed[cluster or submitted.cluster].append(submitted)
     for name, ended in failed.items():
-        told += _submit(name, ended)
+        told += _submit(name, ended, refresh_code)
     return told + _score_again(runs, submissions, cluster)
 
 
-def _submit(cluster: str, ended: Sequence[Submitted]) -> list[str]:
+def _submit(cluster: str, ended: Sequence[Submitted], refresh_code: bool) -> list[str]:
     """One array of runs whose jobs are gone by Slurm's word: a survivor on a lost node is taken over from."""
     takes_over = {s.run: s.job for s in ended if s.executor == "slurm"}
-    new = submit.resubmit([s.run for s in ended], load_profile(cluster), cluster, takes_over)
+    new = submit.resubmit([s.run for s in ended], load_profile(cluster), cluster, takes_over, refresh_code)
     told = [f"job {submitted.job}: {submitted.run}" for submitted in new]
     return told + _start_evaluators(cluster, [submitted.run for submitted in new])
 

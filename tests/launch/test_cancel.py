@@ -16,18 +16,20 @@ from launch.submitted import Submitted, read_submission
 from xr2ct.errors import WorkFailed
 from xr2ct.run import Run
 
-Asked = list[tuple[list[str], str, dict[str, str]]]
+Asked = list[tuple[list[str], str, dict[str, str], bool]]
 
 
 @pytest.fixture
 def resubmitted(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """Each array that `resubmit` asks for: names of its runs, the cluster, whose jobs they take over."""
+    """Each array that `resubmit` asks for: names of its runs, the cluster, whose jobs they take over, and whether
+    their code is to be today's."""
     asked: Asked = []
 
     def submit(
-        runs: list[Path], profile: object, cluster: str, takes_over: dict[Path, str]
+        runs: list[Path], profile: object, cluster: str, takes_over: dict[Path, str], refresh_code: bool
     ) -> list[Submitted]:
-        asked.append(([r.name for r in runs], cluster, {p.name: job for p, job in takes_over.items()}))
+        jobs = {path.name: job for path, job in takes_over.items()}
+        asked.append(([run.name for run in runs], cluster, jobs, refresh_code))
         return [told for run in runs if (told := read_submission(Run(run)))]
 
     def nothing(*arguments: Any) -> None:
@@ -80,7 +82,8 @@ def test_only_what_ended_before_its_last_step_is_submitted_again(
 
     told = resubmit([made.path])
 
-    assert resubmitted == [(["cancelled", "failed"], "devcluster", {"cancelled": "5_3", "failed": "5_2"})]
+    jobs = {"cancelled": "5_3", "failed": "5_2"}
+    assert resubmitted == [(["cancelled", "failed"], "devcluster", jobs, False)]
     left = [line.removeprefix(f"{made.path}/") for line in told if "left alone" in line]
     assert left == [
         "by-hand: left alone, no job was ever submitted for it (`xr2ct submit` does)",
@@ -95,12 +98,12 @@ def test_runs_of_two_clusters_are_one_array_on_the_cluster_named(
     made.submitted(made.run("a"), "5_0", cluster="one")
     made.submitted(made.run("b"), "6_0", cluster="two")
 
-    resubmit([made.path], "three")
-    assert [(names, cluster) for names, cluster, _ in resubmitted] == [(["a", "b"], "three")]
+    resubmit([made.path], "three", refresh_code=True)
+    assert resubmitted == [(["a", "b"], "three", {"a": "5_0", "b": "6_0"}, True)]
 
     resubmitted.clear()
     resubmit([made.path])
-    assert [(names, cluster) for names, cluster, _ in resubmitted] == [(["a"], "one"), (["b"], "two")]
+    assert [(names, cluster) for names, cluster, *_ in resubmitted] == [(["a"], "one"), (["b"], "two")]
 
 
 def test_nothing_is_submitted_twice_where_slurm_does_not_answer(

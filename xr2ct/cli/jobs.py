@@ -67,12 +67,13 @@ def add_resubmit(commands: Any) -> None:
     p = command(commands, "resubmit", run_resubmit, "submit again, as one array, only the runs that failed")
     _runs(p)
     p.add_argument("--cluster", default=None, metavar="PROFILE", help="default: where each run was last")
+    p.add_argument("--refresh-code", action="store_true", help="run today's code, not what was submitted")
 
 
 def run_resubmit(args: argparse.Namespace) -> None:
     from launch.resubmit import resubmit
 
-    for line in resubmit(args.runs, args.cluster):
+    for line in resubmit(args.runs, args.cluster, args.refresh_code):
         print(line)
 
 

@@ -16,7 +16,7 @@ def resubmit(paths: Sequence[Path], cluster: str | None = None, refresh_code: bo
     """Submit anew every run that a path is or holds whose job has ended before training had; a line a run.
 
     One array for each cluster that they were on, or one for all on `cluster`. Runs that live or are done are
-    left alone. They run the code that they were submitted with, or today's where `refresh_code`. Pairs that the
+    left alone. They run the code that they were submitted with, today's where `refresh_code`. Pairs that the
     evaluator had given up are tried again. Raises `UserError` for a path without a run and for what `submit`
     refuses, `WorkFailed` where Slurm does not answer: what lives could be submitted twice then.
     """

@@ -21,8 +21,8 @@ Asked = list[tuple[list[str], str, dict[str, str], bool]]
 
 @pytest.fixture
 def resubmitted(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """Each array that `resubmit` asks for: names of its runs, the cluster, whose jobs they take over, and whether
-    their code is to be today's."""
+    """Each array that `resubmit` asks for: names of its runs, the cluster, whose jobs they take over, and
+    whether their code is to be today's."""
     asked: Asked = []
 
     def submit(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -201,25 +203,35 @@ def lines(run: Run) -> int:
     return run.metrics_file.read_bytes().count(b"\n") if run.metrics_file.exists() else 0
 
 
+def start_attempt(trainer: Trainer, config: Path, restart: int) -> list[ForkServerProcess]:
+    """Two ranks of one job's first start or of a later one."""
+    environment = {"XR2CT_JOB": "7_1", "XR2CT_RESTART": str(restart)}
+    return trainer.start(config, ranks=2, said=f"restart-{restart}", **environment)
+
+
+def wait_for(reached: Callable[[], bool], attempt: list[ForkServerProcess]) -> None:
+    while not reached():
+        assert attempt[0].exitcode is None
+        time.sleep(0.001)
+
+
 @pytest.mark.slow
 def test_a_survivor_ends_when_its_job_is_requeued(trainer: Trainer) -> None:
     """Two attempts of one job at work at the same time, as when a node is given up that is alive."""
     whole, run = trainer.run("whole"), trainer.run()
     trainer.finish(trainer.config("whole"), ranks=2)
     config = trainer.config()
-    attempts = []
-    for restart, steps in ((0, 4), (1, 7)):
-        attempts.append(
-            trainer.start(
-                config, ranks=2, XR2CT_JOB="7_1", XR2CT_RESTART=str(restart), said=f"restart-{restart}"
-            )
-        )
-        while lines(run) < steps or fence.highest(run) <= restart:
-            assert attempts[-1][0].exitcode is None
-            time.sleep(0.001)
-    survivor, successor = attempts
+    survivor = start_attempt(trainer, config, 0)
+    wait_for(lambda: lines(run) >= 4, survivor)
+    # Held up until its successor is there: it would be through with its few steps before.
+    for process in survivor:
+        os.kill(process.pid, signal.SIGSTOP)
+    successor = start_attempt(trainer, config, 1)
+    wait_for(lambda: fence.highest(run) == 2, successor)
+    for process in survivor:
+        os.kill(process.pid, signal.SIGCONT)
     for process in (*survivor, *successor):
-        process.join(120)
+        process.join(300)
     assert [p.exitcode for p in survivor] == [SUPERSEDED] * 2
     assert [p.exitcode for p in successor] == [0, 0]
     assert "taken over by incarnation 2 (job 7_1, restart 1, on " in trainer.said(0, "restart-0")

@@ -55,8 +55,13 @@ prepare() {
     export -n code
     # shellcheck source=/dev/null
     . "members/$member/environment.sh"
-    # The code of the run comes before any other, the folder a task starts in included.
-    export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
+    # The code of the run comes before any other, the folder a task starts in included. Once: a job that submits
+    # its successor hands its environment on, and a chain of them goes on for weeks.
+    case ${PYTHONPATH-} in
+        "$code" | "$code":*) ;;
+        *) export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH} ;;
+    esac
+    export PYTHONSAFEPATH=1
     ln -sfn "members/$member/call.pkl" "${XR2CT_JOB}_submitted.pkl"
     node=${SLURMD_NODENAME:-$(uname -n)}
 }

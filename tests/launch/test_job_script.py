@@ -111,6 +111,17 @@ def test_what_the_ranks_end_with_decides(
     assert not list((host.run / "slurm").glob("exit-*"))
 
 
+def test_the_code_comes_first_on_pythonpath_once_however_many_jobs_hand_it_on(host: Host) -> None:
+    found = []
+    handed_on = "/elsewhere"
+    for _ in range(3):
+        host.end("0 0", 0, PYTHONPATH=handed_on)
+        handed_on = (host.bed / "started").read_text().removesuffix("\n").split(" ", 2)[2]
+        found.append(handed_on)
+    assert found[0].endswith("code:/elsewhere")
+    assert len(set(found)) == 1
+
+
 def test_a_job_that_may_not_be_requeued_is_not(host: Host) -> None:
     assert host.end("75 75", 75, "--srun", "--x") == (75, False, "stopped")
 

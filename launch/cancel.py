@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch import slurm
-from launch.submitted import Submitted, find_runs, is_finished, living, read_submission
+from launch.submitted import (
+    Submitted,
+    find_runs,
+    is_finished,
+    living,
+    read_submission,
+    signal_process,
+)
 from xr2ct.errors import UserError
 from xr2ct.run import Run
 
@@ -49,9 +55,7 @@ def _cancel_on_slurm(ids: Sequence[str]) -> None:
 def _cancel_here(submitted: Submitted) -> None:
     """The job's own process passes it on to the ranks, which save and stop."""
     try:
-        os.kill(int(submitted.job), signal.SIGTERM)
-    except ProcessLookupError:
-        pass  # it ended by itself meanwhile
+        signal_process(int(submitted.job), signal.SIGTERM)
     except PermissionError:
         raise UserError(f"{submitted.run}: process {submitted.job} belongs to another user") from None
 

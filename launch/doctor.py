@@ -24,10 +24,9 @@ from launch.check_ranks import READY
 from launch.checks import CHECKS, check_task, submit_from_task
 from launch.executor import submit_array
 from launch.layout import Call, Request
-from launch.local import submit_locally
 from launch.profiles import Profile
 from launch.slurm import JobState
-from launch.submitted import process_lives
+from launch.submitted import process_lives, signal_process
 from xr2ct.errors import WorkFailed
 
 MINUTES = 10
@@ -133,7 +132,7 @@ def _submit(profile: Profile, root: Path) -> _Job:
     call = Call(check_task, (profile, folder), folder)
     job = _Job(profile, folder, nodes * profile.tasks_per_node)
     try:
-        (job.id,) = (submit_locally if local else submit_array)(profile, request, [call], submission)
+        (job.id,) = submit_array(profile, request, [call], submission)
         if not local and profile.submit_from == "anywhere":
             job.side_id = _ask_from_a_node(profile, folder, submission)
     except BaseException:
@@ -203,8 +202,7 @@ def _alive(job: _Job) -> bool:
 def _send_signal(job: _Job) -> None:
     job.signalled = True
     if job.profile.executor == "local":
-        with suppress(ProcessLookupError):
-            os.kill(int(job.id), signal.SIGUSR1)
+        signal_process(int(job.id), signal.SIGUSR1)
         return
     with suppress(WorkFailed):  # it has ended meanwhile, and that is seen
         slurm.signal_host(job.id, "USR1")
@@ -214,8 +212,7 @@ def _end(job: _Job) -> None:
     """Leave nothing running: this is also how an interrupt and a timeout end."""
     if job.profile.executor == "local":
         if job.id and process_lives(int(job.id)):
-            with suppress(ProcessLookupError):
-                os.kill(int(job.id), signal.SIGTERM)
+            signal_process(int(job.id), signal.SIGTERM)
         return
     with suppress(WorkFailed):
         if ids := slurm.alive([id for id in (job.id, job.side_id) if id]):
@@ -307,12 +304,23 @@ def _read(folder: Path) -> list[dict[str, Any]]:
 
 
 def _last_words(job: _Job, rank: int | None = None) -> str:
-    """The end of a rank's log, else of the host script's."""
+    """The end of a rank's log, else of the host script's.
+
+    A rank whose step was cancelled because another could not begin says nothing of the reason, so what Slurm
+    says of the cancelling comes after everything else.
+    """
     pattern = f"*-rank-{'*' if rank is None else rank}.out"
-    for path in sorted(job.folder.glob(pattern)):
-        if text := path.read_text(encoding="utf-8", errors="replace").strip():
-            return text.splitlines()[-1][:300]
-    return _host_words(job)
+    logs = [
+        path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for path in sorted(job.folder.glob(pattern))
+    ]
+    ends = [lines[-1][:300] for lines in ([line for line in log if line.strip()] for log in logs) if lines]
+    return next(iter(sorted(ends, key=_is_cancelling)), "") or _host_words(job)
+
+
+def _is_cancelling(line: str) -> bool:
+    """``slurmstepd-n1: error: *** STEP 21.0 ON n1 CANCELLED AT … ***``"""
+    return "*** STEP" in line or "*** JOB" in line
 
 
 def _host_words(job: _Job) -> str:

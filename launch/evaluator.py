@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import time
 import uuid
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from launch.evaluator_round import (
 )
 from launch.executor import Call, Request, submit_array
 from launch.profiles import Profile
-from launch.submitted import find_runs, process_lives
+from launch.submitted import find_runs, process_lives, signal_process
 from xr2ct.config import validate
 from xr2ct.errors import UserError, WorkFailed
 
@@ -92,7 +93,7 @@ def stop(run_root: Path) -> list[str]:
         here = [id for array in arrays if array.executor == "local" for id in array.ids]
         processes = [id for id in here if process_lives(int(id))]
         for id in processes:
-            os.kill(int(id), 15)
+            signal_process(int(id), signal.SIGTERM)
         book.write("chain", {"next": None})
         evaluator_scrontab.remove(root)
     return sorted([*live, *processes])

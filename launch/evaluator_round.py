@@ -36,6 +36,7 @@ from launch.evaluator_book import (
 from launch.evaluator_finish import finish
 from launch.evaluator_packing import UNKNOWN_S, estimate_min, pack
 from launch.executor import Call, Request, submit_array
+from launch.freeze import code_folder
 from launch.profiles import Profile
 from launch.score import score_task
 from launch.submitted import find_runs, is_finished, living, read_submission
@@ -321,7 +322,7 @@ def _age_min(todo: Sequence[Work]) -> float:
 
 def code_of(run: Path) -> Path | None:
     """The run's frozen code; None for one that was trained by hand."""
-    code = run / "code"
+    code = code_folder(run)
     return code if (code / "launch").is_dir() else None
 
 

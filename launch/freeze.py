@@ -13,26 +13,25 @@ from pathlib import Path
 import launch
 import xr2ct
 from xr2ct import provenance
-from xr2ct.run import Run
 from xr2ct.shipped import shipped
 
 _NOT_RUN = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*", "*.egg-info", "examples", "devcluster")
 
 
-def code_folder(run: Run) -> Path:
-    return run.path / "code"
+def code_folder(run: Path) -> Path:
+    return run / "code"
 
 
-def freeze(run: Run, refresh: bool = False) -> Path:
-    """The run's frozen code, made where there is none; with `refresh`, replaced by the present one.
+def freeze(run: Path, refresh: bool = False) -> Path:
+    """The frozen code of a run's folder, made where there is none; with `refresh`, replaced by today's.
 
     It is there whole or not at all: copied beside, then renamed.
     """
     folder = code_folder(run)
     if folder.is_dir() and not refresh:
         return folder
-    run.path.mkdir(parents=True, exist_ok=True)
-    beside = run.path / f".code-{uuid.uuid4().hex}.partial"
+    run.mkdir(parents=True, exist_ok=True)
+    beside = run / f".code-{uuid.uuid4().hex}.partial"
     try:
         _copy(beside)
         if folder.is_dir():

@@ -22,7 +22,6 @@ from launch.executor import submit_array
 from launch.freeze import freeze
 from launch.layout import Call
 from launch.layout import Request as Job
-from launch.local import submit_locally
 from launch.profiles import Profile
 from launch.submitted import process_lives
 from xr2ct.cohorts import processes
@@ -33,7 +32,6 @@ from xr2ct.ingest.command import begun
 from xr2ct.ingest.lease import Lease, folder_of
 from xr2ct.ingest.request import Request
 from xr2ct.ingest.task import Task
-from xr2ct.run import Run
 from xr2ct.store import layout
 
 WORKERS = 4
@@ -157,10 +155,10 @@ def _start(request: Request, profile: Profile, token: str, workers: int, mem_gb:
         minutes=profile.time_limit_min,
         parallel=profile.array_parallel,
     )
-    code = freeze(Run(folder), refresh=True)
+    code = freeze(folder, refresh=True)
     last = Call(finish_task, (request.store, token, workers), folder / "logs", code)
     if profile.executor == "local":
-        return submit_locally(profile, resources, [last], folder / "submissions" / stamp)
+        return submit_array(profile, resources, [last], folder / "submissions" / stamp)
     calls = [
         Call(part_task, (request.store, token, number, workers), folder / "logs", code)
         for number in range(parts.count(request.store))

@@ -78,7 +78,7 @@ class Plan:
                 function=train_task,
                 arguments=(member.experiment, member.overrides),
                 folder=member.run.path / "slurm",
-                code=code_folder(member.run),
+                code=code_folder(member.run.path),
                 environment={} if member.takes_over is None else {"XR2CT_TAKES_OVER": member.takes_over},
             )
             for member in self.members
@@ -155,7 +155,7 @@ def submit(plan: Plan, refresh_code: bool = False) -> list[Submitted]:
     with ExitStack() as undo:
         for member in plan.members:
             undo.callback(_take_back, member.run, _state(member.run))
-            freeze(member.run, refresh_code)
+            freeze(member.run.path, refresh_code)
         folder = plan._folder()
         ids = submit_array(plan.profile, plan.request, plan.calls(), folder)
         if plan.profile.executor == "slurm":

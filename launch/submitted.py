@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -117,6 +119,12 @@ def process_lives(process: int) -> bool:
     # For a moment after its start a process has no command line yet; one that has ended has none either.
     beginning = not command and state not in b"ZX"
     return beginning or any(script in command for script in (b"job.sh", b"submission.sh"))
+
+
+def signal_process(process: int, number: signal.Signals) -> None:
+    """Send a signal to a host script, which passes it on to its ranks; nothing where it has just ended."""
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 def _process_state(submitted: Submitted) -> JobState:

@@ -166,6 +166,21 @@ def test_a_rank_that_ends_within_a_check_fails_it_with_its_last_words(tmp_path: 
     assert (outcome.outcome, outcome.told) == ("FAILED", "rank 1 on n2 ended in it: Segmentation fault")
 
 
+def test_the_rank_that_could_not_begin_is_heard_before_the_one_that_was_cancelled_for_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "5_0-rank-0.out").write_text(
+        "slurmstepd-n1: error: *** STEP 5.0 ON n1 CANCELLED AT 2026-11-23T01:30:53 ***\n"
+    )
+    (tmp_path / "5_0-rank-1.out").write_text(
+        "slurmstepd-n2: error: execve(): /opt/none/bin/python: No such file\n"
+    )
+
+    assert "/opt/none/bin/python" in doctor._last_words(
+        doctor._Job(Profile(executor="slurm"), tmp_path, ranks=2)
+    )
+
+
 def test_a_rank_that_never_came_to_a_check_fails_it(tmp_path: Path) -> None:
     job = two_ranks(tmp_path, (0, "OK", "fine"))
 

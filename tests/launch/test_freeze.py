@@ -34,18 +34,18 @@ def ask(code: Path, program: str, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("runs") / "it's 100%\n mine")
-    freeze(run)
+    freeze(run.path)
     return run
 
 
 def test_it_is_imported_before_the_checkout_even_from_within_that(run: Run) -> None:
-    code = code_folder(run)
+    code = code_folder(run.path)
     told = ask(code, SAYS, Path(provenance.__file__).parents[1])
     assert told == f"{code / 'xr2ct/__init__.py'} {code / 'launch/__init__.py'}"
 
 
 def test_it_has_the_files_that_come_with_the_program_and_no_others(run: Run) -> None:
-    code = code_folder(run)
+    code = code_folder(run.path)
     program = (
         "from xr2ct.shipped import shipped; print(shipped('slurm/job.sh')); print(shipped('configs/splits'))"
     )
@@ -55,16 +55,16 @@ def test_it_has_the_files_that_come_with_the_program_and_no_others(run: Run) -> 
 
 def test_it_still_tells_its_commit(run: Run) -> None:
     program = "from xr2ct.provenance import commit; print(commit())"
-    assert ask(code_folder(run), program, run.path) == str(provenance.commit())
+    assert ask(code_folder(run.path), program, run.path) == str(provenance.commit())
 
 
 def test_it_is_kept_unless_another_is_asked_for(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
-    mark = freeze(run) / "xr2ct" / "as_submitted.py"
+    mark = freeze(run.path) / "xr2ct" / "as_submitted.py"
     mark.touch()
-    freeze(run)
+    freeze(run.path)
     assert mark.exists()
-    freeze(run, refresh=True)
+    freeze(run.path, refresh=True)
     assert not mark.exists()
     assert sorted(p.name for p in run.path.iterdir()) == ["code"]
 
@@ -77,5 +77,5 @@ def test_killed_in_between_there_is_none(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("launch.freeze.provenance.commit", full)
     with pytest.raises(OSError, match="No space"):
-        freeze(run)
+        freeze(run.path)
     assert not list(run.path.iterdir())

@@ -44,7 +44,7 @@ def test_what_could_not_be_submitted_leaves_nothing(
     def refuse(*arguments: object) -> list[str]:
         raise UserError("Slurm refuses the job")
 
-    monkeypatch.setattr(ingest, "submit_locally", refuse)
+    monkeypatch.setattr(ingest, "submit_array", refuse)
     with pytest.raises(UserError, match="refuses"):
         ingest.submit(request_, LOCAL, "local")
     left = {p.name for p in folder_of(request_.store).iterdir()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.profiles import Profile
+from xr2ct.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,6 @@ def run_check(rank: Rank, name: str, check: Callable[[Rank], str], limit_s: floa
         outcome, told = "FAILED", str(reason)
     except Exception as error:  # whatever a broken installation may raise is the outcome
         log.info("%s", name, exc_info=True)
-        outcome, told = "FAILED", f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        outcome, told = "FAILED", f"{type(error).__name__}: {first_line(error)}"
     patience.cancel()
     rank.record(name, outcome, told)

@@ -20,6 +20,7 @@ from launch.check import Rank, run_check
 from launch.profiles import Profile
 from xr2ct.errors import Stopped
 from xr2ct.training.environment import rank_of
+from xr2ct.training.stopping import SIGNALS
 
 CHECKS: dict[str, Callable[[Rank], str]] = {
     "packages": check_software.packages,
@@ -66,5 +67,5 @@ def _listen(rank: Rank) -> None:
     def heard(number: int, _: FrameType | None) -> None:
         rank.signals.append(signal.Signals(number).name)
 
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, heard)

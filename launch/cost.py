@@ -6,7 +6,6 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +46,10 @@ def member_cost(experiment: Experiment, run: Run, profile: Profile, told: dict[s
             f"{run.path}: about {format_bytes(memory)} a rank, and a card has {profile.gpu_memory_gb:g} GB "
             "(profile key gpu_memory_gb): more ranks, training.accumulation or a smaller training.batch"
         )
-    done = max((record["step"] for record in run.metrics()), default=0)
+    records = list(run.metrics())
+    done = max((record["step"] for record in records), default=0)
     left = max(0, training.steps - done)
-    step_s, measured = _step_seconds(run, profile, told)
+    step_s, measured = _step_seconds(records, profile, told)
     saved = set(run.steps())
     due = {*range(0, training.steps + 1, training.checkpoint_every), training.steps}
     weights, engines = told["checkpoint_bytes"]["weights"], told["checkpoint_bytes"]["engines"]
@@ -114,11 +114,13 @@ def _hours(found: Sequence[Cost], profile: Profile, cards: int) -> str:
     return f"about {format_seconds(max(known))} the longest run ({how}){total}; {limit}"
 
 
-def _step_seconds(run: Run, profile: Profile, told: dict[str, Any]) -> tuple[float | None, bool]:
+def _step_seconds(
+    records: Sequence[dict[str, Any]], profile: Profile, told: dict[str, Any]
+) -> tuple[float | None, bool]:
     """Of an outer step, and whether that is measured."""
-    seconds = [record["seconds"] for record in run.metrics() if "seconds" in record]
+    seconds = [record["seconds"] for record in records[-_RECENT:] if "seconds" in record]
     if seconds:
-        return statistics.median(islice(reversed(seconds), _RECENT)), True
+        return statistics.median(seconds), True
     if profile.sustained_tflops:
         return told["step_flops"] / (profile.ranks * profile.sustained_tflops * 1e12), False
     return None, False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch.evaluator_book import Book
@@ -47,15 +47,21 @@ def finish(book: Book, runs: Sequence[Run], told: list[str], *, last: bool) -> b
                 done[f"board {run.path.name}"] = states[run.path]
             except (UserError, WorkFailed) as error:
                 told.append(f"{run.path}: {error}")
-    _report(book, [run for run in runs if run.best_step() is not None], done, told)
-    level = _level(book, runs, done, last)
+    _report(book, [run for run in runs if run.best_step() is not None], states, done, told)
+    level = _level(book, runs, states, done, last)
     done["tries"] = 0 if level or not last else done.get("tries", 0) + 1
     book.write("finished", done)
     return level or done["tries"] >= LAST_TRIES
 
 
-def _report(book: Book, runs: Sequence[Run], done: dict[str, object], told: list[str]) -> None:
-    state = _digest([[str(run.path), _state_of(run), run.best_step()] for run in runs])
+def _report(
+    book: Book,
+    runs: Sequence[Run],
+    states: Mapping[Path, str],
+    done: dict[str, object],
+    told: list[str],
+) -> None:
+    state = _digest([[str(run.path), states[run.path], run.best_step()] for run in runs])
     if not runs or done.get("report") == state:
         return
     from xr2ct.reporting.report import write_report  # matplotlib takes seconds
@@ -71,14 +77,16 @@ def _report(book: Book, runs: Sequence[Run], done: dict[str, object], told: list
         told.append(f"report: {error}")
 
 
-def _level(book: Book, runs: Sequence[Run], done: dict[str, object], last: bool) -> bool:
+def _level(
+    book: Book, runs: Sequence[Run], states: Mapping[Path, str], done: dict[str, object], last: bool
+) -> bool:
     """Whether MLflow has everything, of what may be written from here."""
     level, away = True, set()
     for run in runs:
         experiment = run.experiment()
         if not experiment.tracking.enabled:
             continue
-        state = _digest([_state_of(run), run.best_step(), last])
+        state = _digest([states[run.path], run.best_step(), last])
         if done.get(f"tracked {run.path.name}") == state:
             continue
         uri = experiment.tracking.uri

@@ -20,7 +20,7 @@ import torch
 
 from launch.evaluator_book import Book, Job, claim, failures, note_failure, release, work_of
 from xr2ct.config import Experiment
-from xr2ct.errors import UserError, WorkFailed
+from xr2ct.errors import UserError, WorkFailed, first_line
 from xr2ct.evaluation.pairs import Expected, Pair, Stores, find_pairs
 from xr2ct.evaluation.pending import PendingPair
 from xr2ct.evaluation.scoring import Predictor
@@ -34,6 +34,7 @@ from xr2ct.evaluation.sweep import (
     score_and_commit,
 )
 from xr2ct.run import Run, step_name
+from xr2ct.training.stopping import SIGNALS
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,8 @@ class RunScorer:
             reasons = score_and_commit(self._run, pair, chosen, experiment, device, Sweep(), self._stores)
         except Exception as error:  # memory, a driver, a disk: whatever it is, other pairs may go well
             log.exception("%s", pair)
-            reasons = dict.fromkeys(chosen, f"{pair}: {type(error).__name__}: {_first_line(error)}")
+            said = (first_line(error) or "no message")[:300]
+            reasons = dict.fromkeys(chosen, f"{pair}: {type(error).__name__}: {said}")
         scored = len(chosen) - len(reasons)
         if scored:
             seconds = time.monotonic() - began
@@ -168,10 +170,6 @@ def _device(experiment: Experiment) -> torch.device:
 def _stop_when_told() -> threading.Event:
     """Set by the warning before a time limit and by a request to end."""
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: stopping.set())
     return stopping
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no message").splitlines()[0][:300]

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from xr2ct.errors import WorkFailed
@@ -146,7 +146,11 @@ def config() -> dict[str, str]:
 
 def has_accounting() -> bool:
     """Whether the site keeps what became of jobs in slurmdbd."""
-    return config().get("AccountingStorageType", "").removeprefix("accounting_storage/") == "slurmdbd"
+    return _accounted(config())
+
+
+def _accounted(settings: Mapping[str, str]) -> bool:
+    return settings.get("AccountingStorageType", "").removeprefix("accounting_storage/") == "slurmdbd"
 
 
 def max_array_size() -> int:
@@ -170,7 +174,7 @@ def submission_room(account: str | None = None, qos: str | None = None) -> int:
     settings = config()
     shown = _ask("squeue", "--me", "--array", "--noheader", "--format=%a|%q").splitlines()
     room = [int(settings.get("MaxJobCount", "10000")) - len(shown)]
-    if "limits" in settings.get("AccountingStorageEnforce", "") and has_accounting():
+    if "limits" in settings.get("AccountingStorageEnforce", "") and _accounted(settings):
         queued = [tuple(line.split("|")) for line in shown]
         user = _ask("id", "-un").strip()
         account = account or _sacctmgr("user", user, "format=DefaultAccount").strip()

@@ -34,6 +34,11 @@ SUPERSEDED = 77
 """A job that ends with it is not."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of what it says; empty where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint for an unknown `name`: the nearest of the `valid` names, or all of them."""
     names = sorted(valid)

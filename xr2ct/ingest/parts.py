@@ -40,11 +40,9 @@ from xr2ct.ingest.task import Outcome, Task
 from xr2ct.run import write_atomically
 from xr2ct.store import layout
 from xr2ct.store import write as case_files
+from xr2ct.training.stopping import SIGNALS
 
 log = logging.getLogger(__name__)
-
-STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""What a cluster tells a job that is to end."""
 
 CASES_A_WORKER = 8
 """So many at least are worth a job: minutes of work, against the seconds that it takes to start."""
@@ -154,11 +152,11 @@ def _journal(store: Path, name: str) -> Iterator[Journal]:
     noted = Journal(private_folder(store) / "journals", name)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for told in STOPS:  # once is enough: nothing may disturb the way out
+        for told in SIGNALS:  # once is enough: nothing may disturb the way out
             signal.signal(told, signal.SIG_IGN)
         raise Stopped(f"told to stop ({signal.Signals(number).name}): what is finished is kept")
 
-    before = {number: signal.signal(number, stop) for number in STOPS}
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield noted
     except Stopped:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xr2ct.config import Experiment
+from xr2ct.errors import first_line
 from xr2ct.run import Run, is_complete
 from xr2ct.tracking.model import KEY_TAG, register_best
 from xr2ct.tracking.notes import database, edited_notes, read_notes, tracking_uri
@@ -199,7 +200,7 @@ class Link:
 
 def reason(error: Exception) -> str:
     """The first line of what MLflow or a library under it says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return (first_line(error) or type(error).__name__)[:300]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 
-from xr2ct.errors import PeerLost, Stopped, UserError, WorkFailed
+from xr2ct.errors import PeerLost, Stopped, UserError, WorkFailed, first_line
 from xr2ct.training.distributed import Ranks, start_distributed
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ def _leave_word(ranks: Ranks, error: Exception) -> None:
     if ranks.store is not None and ranks.world_size > 1:
         with suppress(RuntimeError):  # a rank that does not answer has nothing to say
             if not ranks.store.check([_WORD]):
-                ranks.store.set(_WORD, f"rank {ranks.rank} is gone: {_first_line(error)}")
+                ranks.store.set(_WORD, f"rank {ranks.rank} is gone: {_said(error)}")
 
 
 def _who_is_gone(ranks: Ranks, error: Exception) -> str:
@@ -103,11 +103,11 @@ def _who_is_gone(ranks: Ranks, error: Exception) -> str:
                 return f"{ranks.store.get(_WORD).decode(errors='replace')}; see its log"
         except RuntimeError:
             told = "rank 0 is gone"  # the store was its
-    return f"{told}; see its log ({_first_line(error)})"
+    return f"{told}; see its log ({_said(error)})"
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _said(error: Exception) -> str:
+    return first_line(error) or type(error).__name__
 
 
 def threads_per_rank(ranks: Ranks) -> int:

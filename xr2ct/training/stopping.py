@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a task listens before it imports torch, which takes seconds
     from xr2ct.training.fence import Fence
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What a cluster tells a job that is to end."""
 
 _SUPERSEDED = 1000
 """Above the number of every signal: that another has taken over counts for more than being asked."""

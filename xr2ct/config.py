@@ -92,14 +92,19 @@ class Augmentation(Section):
 class Lift(Section):
     """How a view becomes a volume."""
 
-    kind: Literal["repeat"] = "repeat"
-    """`repeat` copies a view along the grid axis nearest its beam."""
+    kind: Literal["repeat", "rotate", "backproject", "noise"] = "repeat"
+    """`repeat` copies a view along the grid axis nearest its beam; `rotate` copies it along the frontal axis
+    and turns the volume to the view's angle; `backproject` reads it where each voxel's own ray meets the
+    detector; `noise` puts it into one slice, with normal noise in all others (the paper's ablation)."""
     scale: Literal["isocentre", "stretch"] = "isocentre"
-    """A pixel's size in the volume: its pitch at the isocentre, or the picture stretched to the cube."""
+    """A pixel's size in the volume: its pitch at the isocentre, or the picture stretched to the cube. Of no
+    meaning to `backproject`."""
+    noise: Literal["patient", "iteration"] = "patient"
+    """Of `noise`: fixed for each patient, or drawn again for each sample of training."""
 
 
 class Optimizer(Section):
-    """AdamW, the same for every network."""
+    """AdamW, the same for every network; without weight decay it is Adam."""
 
     lr_per_sample: float = Field(1e-5, gt=0)
     """The peak learning rate is this times the global batch (8 → 8e-5)."""
@@ -125,6 +130,8 @@ class Training(Section):
     """Outer steps; each is as many batches as the method draws."""
     warmup_steps: int = Field(1500, ge=0)
     """The learning rate rises from 0 to its peak over these, then falls linearly to 0 at `steps` + 1."""
+    decay_after: int | None = Field(None, ge=0)
+    """The outer step at which the fall begins; the end of the warm-up where unset."""
     batch: int = Field(8, ge=1)
     """Global batch: over all ranks and accumulation steps. What optimal transport sees."""
     accumulation: int = Field(1, ge=1)
@@ -211,7 +218,19 @@ class Experiment(Section):
                 f"training.warmup_steps ({self.training.warmup_steps}) must be below "
                 f"training.steps ({self.training.steps})"
             )
+        after = self.training.decay_after
+        if after is not None and not self.training.warmup_steps <= after <= self.training.steps:
+            raise ValueError(
+                f"training.decay_after ({after}) must be from training.warmup_steps "
+                f"({self.training.warmup_steps}) to training.steps ({self.training.steps})"
+            )
         return self
+
+    @field_validator("lift", mode="before")
+    @classmethod
+    def _kind(cls, value: Any) -> Any:
+        """``lift: rotate`` for ``lift: {kind: rotate}``."""
+        return {"kind": value} if isinstance(value, str) else value
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:

@@ -38,7 +38,7 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     for name, network in [*method.networks.items(), *method.fixed.items()]:
         trained = name in method.networks
         views = (1, len(experiment.data.views), geometry.pixels, geometry.pixels)
-        shape = views if name == "mapper" else (1, 1, size, size, size)
+        shape = views if name == "mapper" else (1, method.channels(name), size, size, size)
         counted = _count(network, shape, dtype if trained else torch.float32)
         networks[name] = {"trained": trained, **counted}
     parameters = sum(n["parameters"] for n in networks.values() if n["trained"])

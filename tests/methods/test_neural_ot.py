@@ -35,8 +35,8 @@ class Plain:
         self.adam = torch.optim.AdamW(network.parameters(), lr=1e-3, eps=1e-3)
         self.updates = 0
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.network(x)
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.network(*inputs)
 
     @contextmanager
     def held(self) -> Iterator[nn.Module]:

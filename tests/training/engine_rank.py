@@ -37,7 +37,7 @@ class SmallMapper(nn.Module):
         self.first = nn.Conv3d(2, 4, 3, padding=1)
         self.second = nn.Conv3d(4, 1, 3, padding=1)
 
-    def forward(self, views: Tensor) -> Tensor:
+    def forward(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
         front = views[:, 0, :, None, :].expand(-1, SIZE, SIZE, SIZE)
         side = views[:, 1, :, :, None].expand(-1, SIZE, SIZE, SIZE)
         lifted = torch.stack([front, side], dim=1).to(self.first.weight.dtype)
@@ -98,8 +98,8 @@ class Recorded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._engine(x)
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self._engine(*inputs)
 
     def step(self) -> None:
         from deepspeed.utils import safe_get_full_grad

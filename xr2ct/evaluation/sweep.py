@@ -168,7 +168,7 @@ class _Checkpoint:
 
     def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Tensor:
         with torch.inference_mode():
-            return self._mapper(batch.views)
+            return self._mapper(*batch.inputs)
 
 
 def load_checkpoints(

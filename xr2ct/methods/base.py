@@ -12,7 +12,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
+
+from xr2ct.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,24 @@ class Batch:
     """Places in the endless sequence of training samples; the same for any number of ranks."""
     cases: tuple[str, ...]
 
+    @property
+    def seeds(self) -> Tensor:
+        """(b, 2) int64: of each sample a number of the patient's own, and one of its place in the sequence.
+
+        What a network draws at random follows from them, so it is the same for any number of ranks, in a pass
+        that is repeated, and after a resume.
+        """
+        pairs = [
+            (derive_seed(0, "patient", case), derive_seed(0, "position", position))
+            for case, position in zip(self.cases, self.positions, strict=True)
+        ]
+        return torch.tensor(pairs, dtype=torch.int64, device=self.views.device)
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """What a mapper takes: views and seeds."""
+        return self.views, self.seeds
+
     def micro(self, accumulation: int) -> list[Batch]:
         """The same samples in `accumulation` equal parts, in order."""
         size = len(self.positions) // accumulation
@@ -37,7 +58,7 @@ class Batch:
 class Engine(Protocol):
     """One trained network under DeepSpeed, as a method sees it."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """A pass forward, in the precision of the weights."""
 
     def held(self) -> AbstractContextManager[nn.Module]:
@@ -66,6 +87,10 @@ class Method(ABC):
     """Never trained, but drawn or calibrated, so saved with every checkpoint."""
     batches_per_step: int
     """Global batches that one outer step draws."""
+
+    def channels(self, name: str) -> int:
+        """Of the volumes (b, channels, z, y, x) that a network other than the mapper takes."""
+        return 1
 
     @abstractmethod
     def prepare(self, batches: Iterator[Batch]) -> None:

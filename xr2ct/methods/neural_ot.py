@@ -101,10 +101,10 @@ class NeuralOT(Method):
         parts = batch.micro(mapper.accumulation)
         once = len(parts) == 1
         with torch.set_grad_enabled(once):
-            outputs = [mapper(part.views) for part in parts]
+            outputs = [mapper(*part.inputs) for part in parts]
         gradient, losses = self.mapper_loss(outputs, d, batch.ct)
         for part, output, own in zip(parts, outputs, gradient.chunk(len(parts)), strict=True):
-            mapper.backward(output if once else mapper(part.views), own)
+            mapper.backward(output if once else mapper(*part.inputs), own)
         mapper.step()
         return losses
 
@@ -132,7 +132,7 @@ class NeuralOT(Method):
         mapped, real = [], []
         for part in batch.micro(d.accumulation):
             with torch.no_grad(), mapper.held() as frozen:
-                volumes = at_least_fp32(frozen(part.views))
+                volumes = at_least_fp32(frozen(*part.inputs))
             scores = d(torch.cat([volumes, part.ct]))
             slope = torch.full_like(scores, scale / len(batch.positions))
             slope[len(volumes) :] *= -1

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.projection.geometry import Geometry, column_direction, source_direction
 
@@ -48,7 +49,7 @@ class RepeatLift(nn.Module):
         self.register_buffer("rows", up.flip(1), persistent=False)
         self.register_buffer("columns", lateral.transpose(1, 2).contiguous(), persistent=False)
 
-    def forward(self, views: Tensor) -> Tensor:
+    def forward(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Raises `UserError` for another number or size of views."""
         expected = (len(self.angles), self.pixels, self.pixels)
         if views.ndim != 4 or views.shape[1:] != expected:
@@ -65,6 +66,12 @@ class RepeatLift(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RepeatLift:
         # Moves with the network around it, but is not rounded with it: a row's weights must add up to 1.
         return super()._apply(lambda t: t.to(fn(t).device), recurse)
+
+
+def build_lift(experiment: Experiment, geometry: Geometry, cube_mm: float) -> RepeatLift:
+    """The lift that an experiment names: (b, view, row, col) → (b, view, z, y, x)."""
+    data, lift = experiment.data, experiment.lift
+    return RepeatLift(data.views, geometry, cube_mm, data.size, lift.scale)
 
 
 def is_lateral(angle_deg: float) -> bool:

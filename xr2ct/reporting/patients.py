@@ -53,7 +53,7 @@ def reconstruct_case(
     window = HuWindow(*data.hu_window)
     batch = next(iter(sequential(store, [case], data, batch=1, device=torch.device("cpu"))))
     with torch.inference_mode():
-        unit = mapper(batch.views)[:, 0].clamp(0, 1)
+        unit = mapper(*batch.inputs)[:, 0].clamp(0, 1)
         again = project_unit(unit, window, cube_mm, geometry, data.views)[0]
     return Patient(
         case.id,

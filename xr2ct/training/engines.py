@@ -89,10 +89,10 @@ class DeepSpeedNetwork:
         """Updates left out since the start because fp16 gradients overflowed."""
         return self._engine.skipped_steps
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """See `methods.base.Engine`."""
         alive()
-        output: Tensor = self._engine(x)
+        output: Tensor = self._engine(*inputs)
         return output
 
     @contextmanager

@@ -43,7 +43,7 @@ class RepeatLift(nn.Module):
         pitch = geometry.pixel_mm / geometry.magnification if scale == "isocentre" else cube_mm / self.pixels
         up = _resampling(size, cube_mm, self.pixels, pitch)
         # Rows count from the head down and z upwards; columns as they run along the lateral axis.
-        lateral = torch.stack([up if _along_axis(angle) else up.flip(1) for angle in self.angles])
+        lateral = torch.stack([up if columns_ascend(angle) else up.flip(1) for angle in self.angles])
         self.rows: Tensor
         self.columns: Tensor
         self.register_buffer("rows", up.flip(1), persistent=False)
@@ -80,7 +80,7 @@ def is_lateral(angle_deg: float) -> bool:
     return abs(x) > abs(y) + 1e-9  # 45° and the like are as near to y, and go with the frontal view
 
 
-def _along_axis(angle_deg: float) -> bool:
+def columns_ascend(angle_deg: float) -> bool:
     """Whether detector columns count up with the lateral axis, rather than against it."""
     return column_direction(angle_deg)[1 if is_lateral(angle_deg) else 0] > 0
 

@@ -1,0 +1,1 @@
+"""The makers of exhibits: `exhibit.makers` imports every module of this package."""

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from xr2ct.config import Section, read_yaml, validate
+from xr2ct.config import Section, validate
+from xr2ct.config_files import read_yaml
 from xr2ct.errors import UserError, nearest
 from xr2ct.shipped import shipped
 

@@ -90,3 +90,95 @@ def test_differences_are_listed_leaf_by_leaf() -> None:
 )
 def test_every_shipped_experiment_is_valid(path: Path) -> None:
     load_members(path)
+
+
+STUDY = """\
+base: scales.yaml
+name: study
+training: {steps: 50, warmup_steps: 2}
+variants:
+  system:
+    ours: {label: Ours, mapper: {name: swin-unetr, feature_size: 24}}
+    theirs: {base: theirs.yaml}
+sweep: {system: [ours, theirs], seed: [0, 1, 2]}
+"""
+THEIRS = """\
+base: scales.yaml
+name: theirs
+label: Theirs
+exhibits: [cohorts]
+mapper: {name: unet}
+training: {steps: 90, warmup_steps: 0}
+variants: {scale: {small: {mapper: {name: unet, width: 4}}}}
+sweep: {training.batch: [2, 4]}
+"""
+SCALES = """\
+variants:
+  scale:
+    paper: {}
+    small: {data: {size: 32}, training: {steps: 5}, sweep: {seed: [0, 1]}}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    for name, text in (("study", STUDY), ("theirs", THEIRS), ("scales", SCALES)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return tmp_path / "study.yaml"
+
+
+def test_a_variant_is_a_named_set_of_keys_and_the_first_is_the_default(study: Path) -> None:
+    ours = load_experiment(study, ["seed=0", "system=ours"])
+    assert (ours.label, ours.training.steps, ours.variants) == (
+        "Ours", 50, {"system": "ours", "scale": "paper"},
+    )  # fmt: skip
+
+
+def test_a_set_inherits_all_but_what_names_an_experiment(study: Path) -> None:
+    theirs = load_experiment(study, ["seed=0", "system=theirs", "training.batch=4"])
+    assert (theirs.name, theirs.label, theirs.exhibits) == ("study", "Theirs", ())
+    assert theirs.mapper == {"name": "unet"}  # not with the keys of the other one
+    assert (theirs.training.steps, theirs.training.batch) == (90, 4)
+
+
+def test_a_system_says_what_a_later_axis_means_for_it(study: Path) -> None:
+    small = load_experiment(study, ["seed=0", "system=theirs", "scale=small", "training.steps=7"])
+    assert small.mapper == {"name": "unet", "width": 4}
+    assert (small.data.size, small.training.steps) == (32, 7)
+    alone = load_experiment(study.with_name("theirs.yaml"), ["scale=small", "training.batch=2", "seed=0"])
+    assert (alone.mapper, alone.data.size) == (small.mapper, 32)
+
+
+def test_a_sweep_goes_over_variants_and_a_variant_may_cut_it(study: Path) -> None:
+    chosen = [(e.variants["system"], e.seed) for e, _ in load_members(study)]
+    assert chosen == [(s, seed) for s in ("ours", "theirs") for seed in (0, 1, 2)]
+    small = load_members(study, ["scale=small"])
+    assert len(small) == 4
+    for experiment, overrides in small:
+        assert load_experiment(study, overrides) == experiment
+
+
+def test_what_was_chosen_is_recorded_and_reads_back(study: Path, tmp_path: Path) -> None:
+    theirs = load_experiment(study, ["seed=0", "system=theirs", "scale=small"])
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump(theirs))
+    assert load_experiment(copy) == theirs
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("system=their", "variants: system=their: did you mean 'theirs'"),
+        ("sistem=ours", "unknown key 'sistem'"),
+    ],
+)
+def test_a_wrong_variant_is_refused(study: Path, override: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        load_members(study, [override])
+
+
+@pytest.mark.parametrize("text", ["variants: [a]\n", "variants: {a: {}}\n", "variants: {a: {b: 3}}\n"])
+def test_variants_of_another_form_are_refused(config: Path, text: str) -> None:
+    config.write_text(config.read_text() + text)
+    with pytest.raises(UserError, match="variants: "):
+        load_experiment(config)

@@ -1,32 +1,28 @@
 """Typed configuration: YAML in, validated whole, written out again as it was run.
 
-A file may inherit from others with ``base: other.yaml`` (or a list of them); dictionaries merge, everything
-else replaces. Overrides are ``key.sub=value`` with the value read as YAML. Unknown keys are refused with the
-nearest valid one. `mapper` and `method` name a component whose own file owns and validates its keys.
-``sweep: {key.sub: [value, …]}`` makes one file many experiments: every combination of its values.
+Files inherit, and have variants (`config_files`). Overrides are ``key.sub=value`` with the value read as
+YAML. Unknown keys are refused with the nearest valid one. `mapper` and `method` name a component whose own
+file owns and validates its keys. ``sweep: {key.sub: [value, …]}`` makes one file many experiments: every
+combination of its values.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from xr2ct.cohorts.names import COHORTS, IN_DISTRIBUTION, check_cohort
+from xr2ct.config_files import override_text, parse_override, read_members, set_key
 from xr2ct.errors import UserError, nearest
 from xr2ct.projection.geometry import parse_angle
 
 T = TypeVar("T", bound=BaseModel)
-
-_KEY = r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*"
 
 
 class Section(BaseModel):
@@ -54,6 +50,8 @@ class Data(Section):
     """`minmax` is the paper's per-volume scaling; figures under it stand in no common column with others."""
     xray_scale: Literal["max"] | float = "max"
     """Views are divided by their own maximum, or by this line integral."""
+    phantoms: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Cohort → patients: synthetic chests that `xr2ct study` makes where there is no store."""
     train_cases: int | None = Field(None, ge=1)
     """Learn from the first so many of the seeded order of the training split; all where unset."""
 
@@ -74,6 +72,11 @@ class Data(Section):
     @classmethod
     def _cohort(cls, value: str) -> str:
         return check_cohort(value)
+
+    @field_validator("phantoms")
+    @classmethod
+    def _phantoms(cls, value: dict[str, int]) -> dict[str, int]:
+        return {check_cohort(cohort): patients for cohort, patients in value.items()}
 
 
 class Augmentation(Section):
@@ -194,6 +197,8 @@ class Experiment(Section):
     """One experiment: everything that a run depends on."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    label: str | None = None
+    """What tables and figures call it; its name where unset."""
     seed: int = 0
     run_root: Path = Path("runs")
     data: Data = Data()
@@ -209,6 +214,10 @@ class Experiment(Section):
     tracking: Tracking = Tracking()
     deepspeed: dict[str, Any] = {}
     """DeepSpeed's own keys, passed through to every engine."""
+    exhibits: tuple[str, ...] = ()
+    """Tables and figures that `xr2ct report` makes of it, by name; where empty, those of use to all."""
+    variants: dict[str, str] = {}
+    """Axis → choice: which of its file's sets of keys it is made of."""
     resolved: Resolved | None = None
 
     @model_validator(mode="after")
@@ -238,13 +247,13 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
     Of a sweep, the member that the overrides choose.
     """
-    values, sweep = _read_with_sweep(Path(path), overrides)
-    if sweep:
-        example = " ".join(override_text(key, choices[0]) for key, choices in sweep.items())
-        raise UserError(
-            f"{path}: a sweep over {', '.join(sweep)}: choose a member, as '{example}', or submit it whole"
-        )
-    return _experiment(values, overrides, str(path))
+    found = read_members(Path(path), [parse_override(o) for o in overrides])
+    values, chosen, left = next(found)
+    if chosen:
+        example = " ".join(override_text(key, value) for key, value in chosen)
+        keys = ", ".join(key for key, _ in chosen)
+        raise UserError(f"{path}: a sweep over {keys}: choose a member, as '{example}', or submit it whole")
+    return _experiment(values, left, str(path))
 
 
 def load_members(path: Path, overrides: Sequence[str] = ()) -> list[tuple[Experiment, list[str]]]:
@@ -254,14 +263,13 @@ def load_members(path: Path, overrides: Sequence[str] = ()) -> list[tuple[Experi
 
     Raises `UserError` as `load_experiment` does, and where two members would share a run's folder.
     """
-    values, sweep = _read_with_sweep(Path(path), overrides)
     members: list[tuple[Experiment, list[str]]] = []
     folders: dict[Path, str] = {}
-    for choice in itertools.product(*sweep.values()):
-        chosen = [override_text(key, value) for key, value in zip(sweep, choice, strict=True)]
-        told = [*overrides, *chosen]
-        where = f"{path} with {' '.join(chosen)}" if chosen else str(path)
-        experiment = _experiment(copy.deepcopy(values), told, where)
+    for values, chosen, left in read_members(Path(path), [parse_override(o) for o in overrides]):
+        words = [override_text(key, value) for key, value in chosen]
+        told = [*overrides, *words]
+        where = f"{path} with {' '.join(words)}" if words else str(path)
+        experiment = _experiment(values, left, where)
         folder = run_path(experiment, told)
         if folder in folders:
             raise UserError(f"{where}: its run would be {folder}, which is that of {folders[folder]}")
@@ -270,45 +278,10 @@ def load_members(path: Path, overrides: Sequence[str] = ()) -> list[tuple[Experi
     return members
 
 
-def override_text(key: str, value: Any) -> str:
-    """The override that sets `key` to `value`."""
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    return f"{key}={text if yaml.load(text, Loader=_Loader) == value else json.dumps(value)}"
-
-
-def _experiment(values: dict[str, Any], overrides: Sequence[str], where: str) -> Experiment:
-    for override in overrides:
-        key, value = parse_override(override)
-        _set(values, key, value)
+def _experiment(values: dict[str, Any], overrides: Sequence[tuple[str, Any]], where: str) -> Experiment:
+    for key, value in overrides:
+        set_key(values, key, value)
     return validate(Experiment, values, where)
-
-
-def _read_with_sweep(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """A file's values, and what of its sweep the overrides leave open."""
-    values = _read_with_bases(path, ())
-    sweep = values.pop("sweep", {})
-    if not isinstance(sweep, dict):
-        raise UserError(f"{path}: sweep: expected key.sub: [values], got {sweep!r}")
-    for key, choices in sweep.items():
-        if not isinstance(key, str) or not re.fullmatch(_KEY, key):
-            raise UserError(f"{path}: sweep: expected key.sub, got {key!r}")
-        if not isinstance(choices, list) or not choices:
-            raise UserError(f"{path}: sweep: {key}: expected a list of values, got {choices!r}")
-        if above := next((k for k in sweep if key.startswith(f"{k}.")), None):
-            raise UserError(f"{path}: sweep: {key} is within {above}, which is swept too")
-    stated = {parse_override(override)[0] for override in overrides}
-    return values, {key: choices for key, choices in sweep.items() if key not in stated}
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """``key.sub=value`` with the value read as YAML."""
-    key, sign, value = text.partition("=")
-    if not sign or not re.fullmatch(_KEY, key):
-        raise UserError(f"override {text!r}: expected key.sub=value")
-    try:
-        return key, yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {text!r}: the value is not YAML ({_first_line(error)})") from None
 
 
 def validate(model: type[T], values: Any, where: str) -> T:
@@ -348,69 +321,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: 1e-5 is a number, as everybody who writes it expects; and no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
-            seen.add(str(key))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
-
-
-def read_yaml(path: Path) -> Any:
-    """The values in a YAML file; `UserError` naming the file and the line."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML ({_first_line(error)})") from None
-
-
-def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in above:
-        raise UserError(f"{path}: inherits from itself by way of {above[-1]}")
-    values = read_yaml(path)
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
-    bases = values.pop("base", [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        _merge(merged, _read_with_bases(path.parent / base, (*above, path.resolve())))
-    _merge(merged, values)
-    return merged
-
-
-def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise UserError(f"override {key}={value}: {parent!r} is a value, not a section")
-    values[leaf] = value
-
-
 def _describe(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     """One validation error as ``key: what is wrong, with the nearest valid key``."""
     *parents, leaf = [str(part) for part in error["loc"]] or [""]
@@ -424,9 +334,3 @@ def _describe(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     given = error.get("input")
     told = "" if isinstance(given, Mapping) or error["type"] == "missing" else f", got {given!r}"
     return f"{key}: {message}{told}" if key else f"{message}{told}"
-
-
-def _first_line(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}: " if mark else ""
-    return where + (getattr(error, "problem", None) or str(error).splitlines()[0])

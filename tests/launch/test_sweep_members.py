@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xr2ct.config import load_experiment, load_members, override_text, parse_override, run_path
+from xr2ct.config import load_experiment, load_members, run_path
+from xr2ct.config_files import override_text, parse_override
 from xr2ct.errors import UserError
 
 TABLE1 = Path(__file__).parents[2] / "configs/paper/table1.yaml"

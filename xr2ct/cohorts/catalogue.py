@@ -16,7 +16,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from xr2ct.config import read_yaml, validate
+from xr2ct.config import validate
+from xr2ct.config_files import read_yaml
 from xr2ct.errors import UserError, nearest
 from xr2ct.shipped import shipped
 

@@ -27,10 +27,14 @@ log = logging.getLogger(__name__)
 FREE = (
     "run_root",
     "data.stores",
+    "data.phantoms",
     "evaluation.",
+    "exhibits",
+    "label",
     "tracking.",
     "training.checkpoint_every",
     "training.keep_engines",
+    "variants",
 )
 """Keys that a run may be started again with other values of, since they change none of its losses. A
 store may move because its checksum is compared; all other keys, `training.threads` too, may change at

@@ -161,8 +161,8 @@ def evaluate(run: Run, step: int) -> None:
 
     about = {"views": "90+0", "scaling": "window", "weights": "mapper", "store": "0"}
     rows = [
-        {"case": "a", **about, "honest/psnr": 20.0, "honest/mae_hu": 100.0},
-        {"case": "b", **about, "honest/psnr": 22.0},
+        {"case": "a", "patient": "a", **about, "honest/psnr": 20.0, "honest/mae_hu": 100.0},
+        {"case": "b", "patient": "b", **about, "honest/psnr": 22.0},
     ]
     commit_rows(result_file(run, f"step-{step:06d}", "lidc-idri", "val"), rows)
     commit_rows(result_file(run, "prior-mean", "lidc-idri", "val"), rows)

@@ -26,7 +26,7 @@ def rows(psnr: float, cases: list[str] = CASES) -> list[dict[str, object]]:
     """Patients one decibel on each side of a mean."""
     told = {"views": "90+0", "scaling": "window", "weights": "mapper", "store": "abc"}
     return [
-        {"case": case, **told, "honest/psnr": psnr + 2 * (i % 2) - 1, "honest/mse": 0.01}
+        {"case": case, "patient": case, **told, "honest/psnr": psnr + 2 * (i % 2) - 1, "honest/mse": 0.01}
         for i, case in enumerate(cases)
     ]
 

@@ -18,7 +18,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def rows(psnr: float, store: str = "new") -> list[Row]:
-    return [{"case": "a", **ABOUT, "store": store, "honest/psnr": psnr}]
+    return [{"case": "a", "patient": "a", **ABOUT, "store": store, "honest/psnr": psnr}]
 
 
 def current(there: object) -> bool:

@@ -61,7 +61,8 @@ class Stores:
 class Expected:
     """What the rows of a file say if it is of this split's cases, views, weights and volumes."""
 
-    cases: tuple[str, ...]
+    cases: tuple[tuple[str, str], ...]
+    """Each with its patient."""
     labels: tuple[tuple[str, str], ...]
     reprojected: bool
 
@@ -74,11 +75,11 @@ class Expected:
             "weights": experiment.evaluation.weights if source.startswith("step-") else "",
             "store": stores.checksum(pair.store, data.size, data.geometry)[:12],
         }
-        cases = tuple(case.id for case in pair.cases)
+        cases = tuple((case.id, case.patient) for case in pair.cases)
         return cls(cases, tuple(labels.items()), experiment.evaluation.reprojection)
 
     def met_by(self, rows: Sequence[Row]) -> bool:
-        if tuple(row["case"] for row in rows) != self.cases:
+        if tuple((row["case"], row["patient"]) for row in rows) != self.cases:
             return False
         if any(row[name] != value for row in rows for name, value in self.labels):
             return False

@@ -22,11 +22,14 @@ from xr2ct.evaluation import metrics, once, reprojection
 from xr2ct.run import Run, step_of, write_atomically
 
 COLUMNS = (*metrics.COLUMNS, *reprojection.COLUMNS)
-LABELS = ("case", "views", "scaling", "weights", "store")
-"""`views`: angles in degrees in the order of the mapper's channels, as ``90+0``. `scaling`: what 0 and 1 are,
-``window`` for the ends of the HU window, ``minmax`` for those of the volume's own range. `weights`:
-``mapper`` or ``mapper-ema``, empty without a checkpoint. `store`: how the checksum
-of what was scored against begins."""
+LABELS = ("case", "patient", "views", "scaling", "weights", "store")
+"""`patient`: the store's; one may have several cases. `views`: angles in degrees in the order of the mapper's
+channels, as ``90+0``. `scaling`: what 0 and 1 are, ``window`` for the ends of the HU window, ``minmax`` for
+those of the volume's own range. `weights`: ``mapper`` or ``mapper-ema``, empty without a checkpoint. `store`:
+how the checksum of what was scored against begins."""
+_FIRST_LABELS = tuple(name for name in LABELS if name != "patient")
+"""Of files written before they named the patient: read with an empty one, and scored again where the store is
+at hand."""
 
 _FILE = re.compile(rf"({NAME.pattern})-({'|'.join(SPLITS)})\.csv")
 _CHECKPOINT = re.compile(r"step-\d{6,}")
@@ -64,6 +67,11 @@ class Result:
     @property
     def cases(self) -> list[str]:
         return [row["case"] for row in self.rows]
+
+    @property
+    def patients(self) -> dict[str, str]:
+        """By case; the case itself where the file does not say whose it is."""
+        return {row["case"]: row["patient"] or row["case"] for row in self.rows}
 
     def column(self, name: str) -> list[float]:
         """A metric, ``mode/metric``, of the patients for whom it is defined."""
@@ -116,17 +124,14 @@ def read_rows(path: Path) -> list[Row] | None:
     except FileNotFoundError:
         return None
     head, *lines = list(csv.reader(io.StringIO(text))) or [[]]
-    if (
-        head != [*LABELS, *COLUMNS]
-        or not text.endswith("\n")
-        or any(len(line) != len(head) for line in lines)
-    ):
+    labels = next((known for known in (LABELS, _FIRST_LABELS) if head == [*known, *COLUMNS]), None)
+    if labels is None or not text.endswith("\n") or any(len(line) != len(head) for line in lines):
         return None
+    n = len(labels)
     return [
-        {
-            name: text if name in LABELS else float(text or math.nan)
-            for name, text in zip(head, line, strict=True)
-        }
+        {"patient": ""}
+        | dict(zip(labels, line[:n], strict=True))
+        | {name: float(cell) if cell else math.nan for name, cell in zip(COLUMNS, line[n:], strict=True)}
         for line in lines
     ]
 

@@ -60,7 +60,7 @@ def score_pair(
                     del rows[source]
                     continue
                 rows[source] += [
-                    {"case": truth.case, **labels[source], **scores}
+                    {"case": truth.case, "patient": cases[truth.case].patient, **labels[source], **scores}
                     for truth, scores in zip(truths, scored, strict=True)
                 ]
             progress.update(len(truths))

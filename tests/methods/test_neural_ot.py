@@ -13,8 +13,11 @@ from xr2ct.config import Experiment, validate
 from xr2ct.errors import UserError
 from xr2ct.methods import neural_ot
 from xr2ct.methods.base import Batch
+from xr2ct.models.features import FeatureExtractor
+from xr2ct.models.potential import Potential
 from xr2ct.projection.geometry import Geometry
 from xr2ct.registry import component
+from xr2ct.transport.sinkhorn import SinkhornDivergence
 
 GEOMETRY = Geometry("small", 541.0, 949.0, 500.0, pixels=32)
 SWIN = {"name": "swin-unetr", "feature_size": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
@@ -28,10 +31,9 @@ SMALL = neural_ot.Config(
 class Plain:
     """An engine of one process: autograd and AdamW."""
 
-    accumulation = 1
-
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, accumulation: int = 1) -> None:
         self.network = network
+        self.accumulation = accumulation
         self.adam = torch.optim.AdamW(network.parameters(), lr=1e-3, eps=1e-3)
         self.updates = 0
 
@@ -110,3 +112,84 @@ def test_batch_statistics_are_refused_where_a_batch_comes_in_parts() -> None:
 def test_unknown_keys_are_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'mapper_updates'"):
         validate(neural_ot.Config, {"mapper_update": 3}, "method neural-ot")
+
+
+class Dropping(nn.Module):
+    """A mapper whose every pass draws other masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv3d(2, 4, 3, padding=1), nn.Conv3d(4, 1, 3, padding=1)
+
+    def forward(self, views: Tensor, seeds: Tensor) -> Tensor:
+        lifted = views[:, :, None].expand(-1, -1, 16, -1, -1)
+        return self.second(nn.functional.dropout(torch.tanh(self.first(lifted)), 0.5, training=True))
+
+
+class Recorded(Plain):
+    """Keeps the gradients of each update."""
+
+    def step(self) -> None:
+        self.gradients = [p.grad.clone() for p in self.network.parameters() if p.grad is not None]
+        super().step()
+
+
+def _tiny(**keys: object) -> neural_ot.NeuralOT:
+    """At 16³, with a mapper that drops out."""
+    config = SMALL.model_copy(update=keys)
+    torch.manual_seed(1)
+    d = Potential(config.potential, 16)
+    return neural_ot.NeuralOT(config, Dropping(), d, FeatureExtractor(config.features, 0))  # type: ignore[arg-type]
+
+
+def _tiny_batches() -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        ct = torch.rand(4, 1, 16, 16, 16, generator=generator)
+        yield Batch(ct, torch.rand(4, 2, 16, 16, generator=generator), (0, 1, 2, 3), ("a", "b", "c", "d"))
+
+
+def test_the_gradient_is_that_of_the_volumes_that_were_scored() -> None:
+    """A batch in two parts runs twice; with masks drawn again the second pass would be another function."""
+    method, batches = _tiny(), _tiny_batches()
+    method.prepare(batches)
+    batch = next(batches)
+    mapper = Recorded(method.networks["mapper"], accumulation=2)
+    d = Plain(method.networks["potential"])
+
+    torch.manual_seed(5)
+    outputs = [mapper(*part.inputs) for part in batch.micro(2)]  # both graphs kept, so no second pass
+    drawn_once = torch.get_rng_state()
+    slope, losses = method.mapper_loss(outputs, d, batch.ct)
+    expected = torch.autograd.grad(torch.cat(outputs), list(mapper.network.parameters()), slope)
+
+    torch.manual_seed(5)
+    torch.testing.assert_close(method.update_mapper(mapper, d, batch), losses)
+    torch.testing.assert_close(mapper.gradients, list(expected), rtol=1e-4, atol=1e-6)
+    assert torch.equal(torch.get_rng_state(), drawn_once)
+
+
+def test_blur_follows_the_spread_of_the_calibration_volumes() -> None:
+    method, plain = _tiny(blur_of_spread=0.5), _tiny()
+    for each in (method, plain):
+        each.prepare(_tiny_batches())
+    real = next(_tiny_batches()).ct
+    maps, others = (plain.features(v) for v in (real, torch.zeros_like(real)))
+    distances = [torch.cdist(m, m).sum().item() / (4 * 3) for m in maps]  # over ordered pairs of two
+    assert method.fixed["spread"].by_layer.tolist() == pytest.approx(distances, rel=1e-4)
+    expected = sum(
+        SinkhornDivergence(0.5 * distance)([x], [y])
+        for distance, x, y in zip(distances, others, maps, strict=True)
+    )
+    torch.testing.assert_close(method.divergence(others, maps), expected, rtol=1e-4, atol=0)
+    assert set(plain.fixed) == {"features"}
+
+
+def test_a_spread_of_nothing_is_refused() -> None:
+    alone = Batch(torch.rand(1, 1, 16, 16, 16), torch.rand(1, 2, 16, 16), (0,), ("a",))
+    with pytest.raises(UserError, match=r"the 1 calibration volumes .* expected more than 0"):
+        _tiny(blur_of_spread=0.5).prepare(iter([alone]))
+    experiment = Experiment(name="test", mapper=SWIN)
+    config = neural_ot.Config(blur_of_spread=0.5, features={"statistics": "batch"})
+    with pytest.raises(UserError, match="use calibrated"):
+        neural_ot.build(config, experiment, GEOMETRY, 320.0)

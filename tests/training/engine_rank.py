@@ -6,6 +6,7 @@ what is tested is what lies between them.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.methods import neural_ot
-from xr2ct.methods.base import Batch
+from xr2ct.methods.base import Batch, Method
+from xr2ct.methods.regression import Config as RegressionConfig
+from xr2ct.methods.regression import Regression
 from xr2ct.models.features import FeatureExtractor
 from xr2ct.models.initial import seeded_weights
 from xr2ct.models.potential import Potential
@@ -54,6 +57,12 @@ def small_method() -> neural_ot.NeuralOT:
     with seeded_weights(0, "small"):
         mapper, potential = SmallMapper(), Potential(config.potential, SIZE)
     return neural_ot.NeuralOT(config, mapper, potential, FeatureExtractor(config.features, 0))  # type: ignore[arg-type]
+
+
+def small_regression(loss: Any) -> Regression:
+    """Two mapper updates a step."""
+    with seeded_weights(0, "small"):
+        return Regression(RegressionConfig(loss=loss, mapper_updates=2), SmallMapper())  # type: ignore[arg-type]
 
 
 def experiment(accumulation: int = 1, zero_stage: int = 0, **deepspeed: Any) -> Experiment:
@@ -137,6 +146,12 @@ def started(
 ) -> tuple[neural_ot.NeuralOT, dict[str, DeepSpeedNetwork]]:
     """The method and its engines, ready for the first step."""
     method = small_method()
+    return method, engines_of(method, ranks, precision, dtype, accumulation, zero_stage)
+
+
+def engines_of(
+    method: Method, ranks: Ranks, precision: Any, dtype: torch.dtype, accumulation: int, zero_stage: int = 0
+) -> dict[str, DeepSpeedNetwork]:
     for network in [*method.networks.values(), *method.fixed.values()]:
         network.to(dtype)
     told = experiment(accumulation, zero_stage, fp16={"initial_scale_power": 4})
@@ -145,7 +160,7 @@ def started(
         engine.set_lr(LR)
         if dtype == torch.float64:
             allow_fp64(engine)
-    return method, engines
+    return engines
 
 
 def allow_fp64(network: DeepSpeedNetwork) -> None:
@@ -163,6 +178,18 @@ def exactness(ranks: Ranks) -> Any:
         for dtype, steps in ((torch.float64, 2), (torch.float32, 1))
         for accumulation in (1, 2)
     }
+
+
+def regression(ranks: Ranks) -> Any:
+    """Both losses with accumulation 1 and 2, in fp64."""
+    found = {}
+    for loss, accumulation in itertools.product(("l1", "mse"), (1, 2)):
+        method = small_regression(loss)
+        engines = engines_of(method, ranks, "fp32", torch.float64, accumulation)
+        mapper = Recorded(engines["mapper"])
+        losses = method.step({"mapper": mapper}, batches(ranks, torch.float64))  # type: ignore[dict-item]
+        found[loss, accumulation] = {"losses": losses, "gradients": {"mapper": mapper.gradients}}
+    return found
 
 
 def wrong(ranks: Ranks) -> Any:
@@ -272,7 +299,7 @@ def weights(engines: dict[str, DeepSpeedNetwork]) -> dict[str, dict[str, Tensor]
     return {name: engine.consolidated_weights() for name, engine in engines.items()}
 
 
-TASKS = {task.__name__: task for task in (exactness, wrong, stages, resume, frozen, refused)}
+TASKS = {task.__name__: task for task in (exactness, regression, wrong, stages, resume, frozen, refused)}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -23,8 +23,8 @@ Gradients = dict[str, list[dict[str, Tensor]]]
 pytestmark = pytest.mark.slow
 
 TASKS = {
-    1: ("exactness", "frozen", "refused"),
-    2: ("exactness", "wrong", "stages", "resume"),
+    1: ("exactness", "regression", "frozen", "refused"),
+    2: ("exactness", "regression", "wrong", "stages", "resume"),
     4: ("exactness",),
 }
 
@@ -161,6 +161,29 @@ def test_reduced_gradients_are_those_of_one_process(
     assert error(run["weights"]["mapper"], weights["mapper"]) < bound
     for ours, theirs in zip(run["losses"], losses, strict=True):
         assert {k: ours[k] for k in theirs} == pytest.approx(theirs, rel=bound)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(("loss", "mean"), [("l1", nn.functional.l1_loss), ("mse", nn.functional.mse_loss)])
+def test_regression_is_over_the_global_batch(
+    found: Callable[[int], Found],
+    world_size: int,
+    accumulation: int,
+    loss: str,
+    mean: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    run = found(world_size)["regression"][loss, accumulation]
+    g = engine_rank.small_regression(loss).networks["mapper"].double()
+    adam = torch.optim.AdamW(g.parameters(), lr=engine_rank.LR, eps=1e-3, weight_decay=1e-5)
+    losses, gradients = [], []
+    for index in range(2):
+        real, views = engine_rank.global_batch(index, torch.float64)
+        of_batch = mean(g(views), real)
+        gradients.append(_update(of_batch, g, adam))
+        losses.append(of_batch.item())
+    assert max(_errors(run, {"mapper": gradients}, _each)) < 1e-9
+    assert run["losses"] == pytest.approx({"loss/mapper": sum(losses) / 2}, rel=1e-9)
 
 
 @pytest.mark.parametrize("mistake", ["each rank", "detached"])

@@ -93,6 +93,13 @@ class Method(ABC):
         return 1
 
     @abstractmethod
+    def passes(self, accumulation: int) -> dict[str, int]:
+        """What an outer step costs for each sample of a batch, by network, in its passes forward.
+
+        A pass back counts two more through weights that are trained, and one through others.
+        """
+
+    @abstractmethod
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Calibrate what must be calibrated on training data, before step 1 of a new run."""
 

@@ -8,16 +8,17 @@ updates of g with a fresh batch each, d frozen, then one of d with a further bat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from xr2ct.config import Experiment, Section
 from xr2ct.errors import UserError
 from xr2ct.methods.base import Batch, Engine, Method
+from xr2ct.methods.replay import Draws
 from xr2ct.models.features import Config as Features
 from xr2ct.models.features import FeatureExtractor
 from xr2ct.models.initial import seeded_weights
@@ -26,8 +27,9 @@ from xr2ct.models.potential import Config as PotentialWidths
 from xr2ct.models.potential import Potential
 from xr2ct.projection.geometry import Geometry
 from xr2ct.transport.dual import scores_and_slope
-from xr2ct.transport.global_batch import total, world_size
+from xr2ct.transport.global_batch import gather, total, world_size
 from xr2ct.transport.sinkhorn import SinkhornDivergence, at_least_fp32
+from xr2ct.transport.spread import spread
 
 
 class Config(Section):
@@ -43,6 +45,9 @@ class Config(Section):
     """Of the potential's own loss."""
     blur: float = Field(0.05, gt=0)
     """Of the Sinkhorn divergence, in units of features."""
+    blur_of_spread: float | None = Field(None, gt=0)
+    """In place of `blur`: a multiple of each layer's spread of features, the mean distance between two
+    training volumes, measured once with the calibration's batches."""
     scaling: float = Field(0.5, gt=0, lt=1)
     """By which the Sinkhorn iterations' blur shrinks from one to the next."""
     potential: PotentialWidths = PotentialWidths()
@@ -57,11 +62,26 @@ def build(config: Config, experiment: Experiment, geometry: Geometry, cube_mm: f
             f"method.features.statistics: batch is for one rank without accumulation, found {parts} parts of "
             "a batch, each with its own statistics; use calibrated"
         )
+    if config.blur_of_spread is not None and config.features.statistics == "batch":
+        raise UserError(
+            "method.blur_of_spread is measured on the calibration's batches; with "
+            "method.features.statistics: batch there are none: use calibrated, or method.blur"
+        )
     mapper = build_mapper(experiment, geometry, cube_mm)
     with seeded_weights(experiment.seed, "potential"):
         d = Potential(config.potential, experiment.data.size)
     f = FeatureExtractor(config.features, experiment.seed)
     return NeuralOT(config, mapper, d, f)
+
+
+class Spread(nn.Module):
+    """Of each layer's features, measured once; saved and restored like a network that is never trained."""
+
+    by_layer: Tensor
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.register_buffer("by_layer", torch.full((layers,), torch.nan, dtype=torch.float64))
 
 
 class NeuralOT(Method):
@@ -70,17 +90,48 @@ class NeuralOT(Method):
     def __init__(self, config: Config, mapper: Mapper, d: Potential, f: FeatureExtractor) -> None:
         self.config = config
         self.networks = {"mapper": mapper, "potential": d}
-        self.fixed = {"features": f}
+        self.fixed: dict[str, nn.Module] = {"features": f}
         self.batches_per_step = config.mapper_updates + 1
         self.features = f
-        self.divergence = SinkhornDivergence(config.blur, config.scaling)
+        self.spread = Spread(len(config.features.widths))
+        if config.blur_of_spread is not None:
+            self.fixed["spread"] = self.spread
+
+    @property
+    def divergence(self) -> SinkhornDivergence:
+        """With the blur that is stated, or that follows from the spread measured or restored."""
+        config = self.config
+        if config.blur_of_spread is None:
+            return SinkhornDivergence(config.blur, config.scaling)
+        by_layer = (config.blur_of_spread * self.spread.by_layer).tolist()
+        return SinkhornDivergence(by_layer, config.scaling)
+
+    def passes(self, accumulation: int) -> dict[str, int]:
+        """Of g, once more in each of its updates where a batch comes in parts; of f, over both volumes."""
+        k = self.config.mapper_updates
+        once_more = k if accumulation > 1 else 0
+        return {"mapper": 3 * k + once_more + 1, "potential": 2 * k + 3 * 2, "features": 3 * k}
 
     def prepare(self, batches: Iterator[Batch]) -> None:
-        """Calibrate f on the first training batches; every rank calls it."""
+        """Calibrate f on the first training batches, and measure the spread; every rank calls it."""
         if self.config.features.statistics == "batch":
             return
         volumes = [b.ct for b in islice(batches, self.config.features.calibration_batches)]
         self.features.to(volumes[0].device).calibrate(volumes, total)
+        if "spread" in self.fixed:
+            self._measure_spread(volumes)
+
+    def _measure_spread(self, volumes: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            by_batch = [self.features(v) for v in volumes]
+        layers = [gather(torch.cat(maps)) for maps in zip(*by_batch, strict=True)]
+        found = torch.stack([spread(maps) for maps in layers])
+        if not bool((found > 0).all()):
+            raise UserError(
+                f"method.blur_of_spread: the {len(layers[0])} calibration volumes lie {found.tolist()} "
+                "apart in the layers of f, expected more than 0; learn from more cases, or state method.blur"
+            )
+        self.spread.by_layer.copy_(found)
 
     def step(self, engines: Mapping[str, Engine], batches: Iterator[Batch]) -> dict[str, float]:
         """k updates of the mapper, whose losses are averaged, and one of the potential."""
@@ -96,15 +147,22 @@ class NeuralOT(Method):
         """One update of g; L_g, ΣS and this rank's mean d(g(x)).
 
         Optimal transport needs every micro-batch at once. With accumulation the volumes are therefore made
-        first, and each micro-batch runs again to take back its volumes' gradient.
+        first, and each micro-batch runs again to take back its volumes' gradient: with the same draws, for
+        other ones would make it the gradient of another function.
         """
         parts = batch.micro(mapper.accumulation)
         once = len(parts) == 1
+        outputs, draws = [], []
         with torch.set_grad_enabled(once):
-            outputs = [mapper(*part.inputs) for part in parts]
+            for part in parts:
+                draws.append(Draws(part.views))
+                outputs.append(mapper(*part.inputs))
         gradient, losses = self.mapper_loss(outputs, d, batch.ct)
-        for part, output, own in zip(parts, outputs, gradient.chunk(len(parts)), strict=True):
-            mapper.backward(output if once else mapper(*part.inputs), own)
+        for part, output, drawn, own in zip(parts, outputs, draws, gradient.chunk(len(parts)), strict=True):
+            if not once:
+                with drawn.again():
+                    output = mapper(*part.inputs)
+            mapper.backward(output, own)
         mapper.step()
         return losses
 

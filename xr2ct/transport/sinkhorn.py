@@ -18,26 +18,29 @@ class SinkhornDivergence:
     gradients or none.
     """
 
-    def __init__(self, blur: float = 0.05, scaling: float = 0.5) -> None:
-        self._solve = SamplesLoss("sinkhorn", p=2, blur=blur, scaling=scaling)
+    def __init__(self, blur: float | Sequence[float] = 0.05, scaling: float = 0.5) -> None:
+        """blur: in units of features, for all layers or for each."""
+        self._blur, self._scaling = blur, scaling
 
     def __call__(self, generated: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
         """Each layer's (b, features) of this rank → a scalar, the same on every rank.
 
         Its gradient reaches `generated` by way of every rank: see `global_batch.gather`.
         """
-        layers = [self._layer(x, y) for x, y in zip(generated, real, strict=True)]
+        blurs = self._blur if isinstance(self._blur, Sequence) else [self._blur] * len(real)
+        layers = [self._layer(x, y, blur) for x, y, blur in zip(generated, real, blurs, strict=True)]
         return torch.stack(layers).sum()
 
-    def _layer(self, generated: Tensor, real: Tensor) -> Tensor:
+    def _layer(self, generated: Tensor, real: Tensor, blur: float) -> Tensor:
         x, y = gather(at_least_fp32(generated)), gather(at_least_fp32(real.detach()))
         if not bool(torch.isfinite(x).all()):
             # geomloss would fail in its own schedule; a loss that is not finite is for the loop to name.
             return x.sum() * torch.nan
         # A divergence of squared distances cancels: features far from the origin would lose its digits.
         centre = torch.cat([x.detach(), y]).mean(0)
+        solve = SamplesLoss("sinkhorn", p=2, blur=blur, scaling=self._scaling)
         with torch.autocast(x.device.type, enabled=False):
-            divergence: Tensor = self._solve(x - centre, y - centre)
+            divergence: Tensor = solve(x - centre, y - centre)
         return divergence
 
 

@@ -1,0 +1,36 @@
+"""How a view becomes a volume: one setting, `lift.kind`, and one module for each of its choices."""
+
+from __future__ import annotations
+
+from xr2ct.config import Experiment
+from xr2ct.models.lift.backproject import BackprojectLift
+from xr2ct.models.lift.base import Lift, columns_ascend, is_lateral
+from xr2ct.models.lift.noise import NoiseLift
+from xr2ct.models.lift.repeat import RepeatLift
+from xr2ct.models.lift.rotate import RotateLift
+from xr2ct.projection.geometry import Geometry
+
+__all__ = [
+    "BackprojectLift",
+    "Lift",
+    "NoiseLift",
+    "RepeatLift",
+    "RotateLift",
+    "build_lift",
+    "columns_ascend",
+    "is_lateral",
+]
+
+
+def build_lift(experiment: Experiment, geometry: Geometry, cube_mm: float) -> Lift:
+    """The lift that an experiment names: (b, view, row, col) → (b, view, z, y, x)."""
+    data, lift = experiment.data, experiment.lift
+    match lift.kind:
+        case "repeat":
+            return RepeatLift(data.views, geometry, cube_mm, data.size, lift.scale)
+        case "rotate":
+            return RotateLift(data.views, geometry, cube_mm, data.size, lift.scale)
+        case "backproject":
+            return BackprojectLift(data.views, geometry, cube_mm, data.size)
+        case "noise":
+            return NoiseLift(data.views, geometry, cube_mm, data.size, lift.scale, lift.noise)

@@ -47,17 +47,28 @@ def add_evaluate(commands: Any) -> None:
     )
     p.add_argument("--round", action="store_true", help="have it done by jobs of --cluster, looking once")
     p.add_argument("--cluster", default=None, metavar="PROFILE")
-    p.add_argument("--step", default="all", help="a number, best, last or all")
+    p.add_argument(
+        "--step", default=None, help="a number, best, last or all (default: all; with --leave-out best)"
+    )
     p.add_argument("--cohort", nargs="+", default=None, metavar="NAME")
     p.add_argument(
         "--predictions", type=Path, default=None, metavar="DIR", help="volumes from elsewhere, CASE.mha"
     )
     p.add_argument("--name", default=None, help="what the predictions are called in every table")
+    p.add_argument(
+        "--leave-out",
+        choices=("mean", "zero"),
+        nargs="?",
+        const="mean",
+        default=None,
+        help="score without each view in turn, with the mean training view in its place, or zeros",
+    )
     p.add_argument("--json", action="store_true")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     from xr2ct.evaluation.leaderboard import format_leaderboard, read_leaderboard
+    from xr2ct.evaluation.left_out import evaluate_left_out, left_out_rows
     from xr2ct.evaluation.predictions import evaluate_predictions
     from xr2ct.evaluation.sweep import evaluate
     from xr2ct.run import Run
@@ -65,13 +76,20 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
     if (args.predictions is None) != (args.name is None):
         raise UserError("--predictions DIR and --name X go together")
+    if args.predictions and (args.leave_out or args.step):
+        raise UserError("--predictions are of no checkpoint: neither --step nor --leave-out goes with them")
     if args.watch or args.round or args.cluster:
         _evaluate_by_jobs(args)
         return
     for path in args.runs:
         run = Run.open(path)
+        if args.leave_out:
+            evaluate_left_out(run, args.step or "best", args.cohort, args.leave_out)
+            rows = left_out_rows(run)
+            print_result(rows, format_leaderboard(rows), args.json)
+            continue
         if args.predictions is None:
-            evaluate(run, steps=args.step, cohorts=args.cohort)
+            evaluate(run, steps=args.step or "all", cohorts=args.cohort)
         else:
             evaluate_predictions(run, args.predictions, args.name, args.cohort)
         bring_level(run)
@@ -85,8 +103,10 @@ def _evaluate_by_jobs(args: argparse.Namespace) -> None:
 
     if args.cluster is None or args.watch == args.round:
         raise UserError("--cluster PROFILE goes with one of --watch and --round")
-    if args.step != "all" or args.cohort or args.predictions or args.json:
-        raise UserError("--watch and --round take neither --step, --cohort, --predictions nor --json")
+    if args.step or args.cohort or args.predictions or args.leave_out or args.json:
+        raise UserError(
+            "--watch and --round take neither --step, --cohort, --predictions, --leave-out nor --json"
+        )
     watch(load_profile(args.cluster), args.runs, once=args.round)
 
 

@@ -2,7 +2,7 @@
 
 SOURCE is a checkpoint (``step-000500``) or a method without one: ``prior-mean``, ``prior-nearest``,
 ``truth``, or the name given to predictions from elsewhere. A metric that is not defined for a patient is left
-empty.
+empty. A SOURCE with ``~`` in it (``step-000500~without-90``) is of a study of its own, in no other table.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ at hand."""
 
 _FILE = re.compile(rf"({NAME.pattern})-({'|'.join(SPLITS)})\.csv")
 _CHECKPOINT = re.compile(r"step-\d{6,}")
+ASIDE = "~"
+"""In the name of a source that stands beside the others, in a table of its own."""
 
 Row = Mapping[str, Any]
 """One patient: `LABELS` as text, `COLUMNS` as numbers, NaN where a metric is not defined."""
@@ -136,10 +138,12 @@ def read_rows(path: Path) -> list[Row] | None:
     ]
 
 
-def read_results(run: Run) -> list[Result]:
-    """Every whole file of a run that has a row, by folder and file name."""
+def read_results(run: Run, *, aside: bool = False) -> list[Result]:
+    """Every whole file of a run that has a row, by folder and file name; of sources aside instead, if so."""
     results = []
     for path in sorted(run.evaluations.glob("*/*.csv")):
+        if (ASIDE in path.parent.name) != aside:
+            continue
         match = _FILE.fullmatch(path.name)
         rows = read_rows(path) if match else None
         if match and rows:

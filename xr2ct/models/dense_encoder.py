@@ -39,7 +39,7 @@ class DenseLayer(nn.Module):
 
 
 class Stage(nn.Module):
-    """Norm, ReLU, conv 3² stride 2, a dense block, and but for the deepest stage a conv 1² to half of that."""
+    """Norm, ReLU, conv 3² stride 2, a dense block, and in all but the deepest a conv 1² to half of that."""
 
     def __init__(self, channels: int, layers: Sequence[DenseLayer], grown: int, channels_out: int) -> None:
         super().__init__()

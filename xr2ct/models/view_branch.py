@@ -29,8 +29,8 @@ class Widths(Section):
     encoder_channels: int = Field(64, ge=1)
     """Of the first 2D features; dense blocks and halvings make the others."""
     blocks: tuple[int, int, int, int, int] = (6, 12, 24, 16, 6)
-    """Dense layers a stage at 128³. Other sizes keep the last and as many of the others, from the first on, as
-    they have stages; beyond five the fourth is repeated."""
+    """Dense layers a stage at 128³. Other sizes have as many stages as doublings from 4³: the last one, and
+    before it as many of the others as that leaves, from the first on; beyond five the fourth is repeated."""
     growth: int = Field(32, ge=1)
     """Channels that a dense layer adds."""
     bottleneck: int = Field(4, ge=1)
@@ -44,7 +44,10 @@ class Widths(Section):
 
 
 def levels(size: int, name: str) -> int:
-    """Doublings from 4³ to size³: 5 at 128³, the published size. `UserError` for a size that is not 4·2ⁿ ≥ 16."""
+    """Doublings from 4³ to size³: 5 at 128³, the published size, 4 at 64³.
+
+    `UserError` naming the nearest size, unless it is 4 times a power of two and at least 16.
+    """
     doublings = max(2, round(math.log2(max(size, 1) / BOTTOM)))
     if size != BOTTOM * 2**doublings:
         raise UserError(
@@ -60,7 +63,7 @@ def decoder_channels(widths: Widths, doublings: int) -> list[int]:
 
 
 class ConnectionA(nn.Module):
-    """Features (b, c, row, col) → the decoder's bottom (b, channels, 4, 4, 4), by their mean over the picture.
+    """Features (b, c, row, col) → the decoder's bottom (b, channels, 4, 4, 4), by way of their mean.
 
     In training dropout follows from each sample's place in it, seeds[:, 1] of `methods.base.Batch.seeds`, and
     the view's number: so it is the same for any number of ranks and in a pass that is repeated. Without
@@ -88,8 +91,9 @@ class ConnectionA(nn.Module):
 
 
 class ConnectionB(nn.Module):
-    """Features (b, c, row, col) → a skip (b, channels, depth, row, col): conv 1², repeated, conv 3³, norm, ReLU.
+    """Features (b, c, row, col) → a skip (b, channels, depth, row, col).
 
+    Conv 1², copies along the beam, conv 3³, norm, ReLU.
     `depth_aware` (Ratul et al. 2021) weighs the repeated features x to x + x·m, m = sigmoid of convolutions
     1³ to an eighth of the channels and to one. As those see copies alone, m is the same at every depth and
     is found once, in 2D.
@@ -116,7 +120,10 @@ class ConnectionB(nn.Module):
 
 
 class Level(nn.Module):
-    """One doubling of a decoder: transposed conv 3³ stride 2, the skip joined, conv 3³ 2c → c, and `extra` more."""
+    """One doubling of a decoder: transposed conv 3³ stride 2, conv 3³ of that and the skip, `extra` more.
+
+    Norm and ReLU follow each.
+    """
 
     def __init__(self, channels_in: int, channels: int, extra: int) -> None:
         super().__init__()
@@ -150,7 +157,7 @@ class ViewBranch(nn.Module):
     ) -> None:
         super().__init__()
         *first, last = widths.blocks
-        blocks = (first + first[-1:] * doublings)[: doublings - 1] + [last]
+        blocks = [*(first + first[-1:] * doublings)[: doublings - 1], last]
         self.encoder = DenseEncoder(
             widths.encoder_channels, blocks, widths.growth, widths.bottleneck, transform
         )
@@ -175,10 +182,15 @@ class ViewBranch(nn.Module):
     def decode(self, bottom: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """The volume (b, 1, depth, row, col) of this view alone."""
         x = bottom
-        for level, skip in zip(self.levels, skips, strict=True):
-            x = level(x, skip)
+        for number, skip in enumerate(skips):
+            x = self.level(number, x, skip)
         volume: Tensor = self.head(x)
         return volume
+
+    def level(self, number: int, x: Tensor, skip: Tensor) -> Tensor:
+        """One doubling of the decoder, 0 that to 8³."""
+        doubled: Tensor = self.levels[number](x, skip)
+        return doubled
 
 
 def decoder(channels: Sequence[int], extra: int) -> nn.ModuleList:

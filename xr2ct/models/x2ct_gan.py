@@ -10,12 +10,14 @@ goes on, level for level, from what connection C hands back in place of its own 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xr2ct.errors import UserError
+from xr2ct.models.initial import normal_weights
 from xr2ct.models.view_axes import to_patient, to_view
 from xr2ct.models.view_branch import ViewBranch, Widths, decoder, decoder_channels, head, levels
 from xr2ct.projection.geometry import Geometry
@@ -38,7 +40,7 @@ def build(config: Config, views: Sequence[float], geometry: Geometry, size: int)
     doublings = levels(size, "x2ct-gan")
     branches = [ViewBranch(config, doublings, number) for number in range(len(views))]
     generator = Generator(config, views, size, branches)
-    generator.apply(initialise)
+    generator.apply(normal_weights)
     return generator
 
 
@@ -77,8 +79,8 @@ class Generator(nn.Module):
     def pictures(self, views: Tensor) -> Tensor:
         """(b, view, row, col) resampled to (b, view, size, size), anti-aliased, in the views' own precision.
 
-        The picture fills the cube, as in the published preparation, wherever its beam goes. Raises `UserError`
-        for another number of views.
+        The picture fills the cube, as in the published preparation, wherever its beam goes. Raises
+        `UserError` for another number of views.
         """
         if views.ndim != 4 or views.shape[1] != len(self.angles):
             raise UserError(
@@ -90,23 +92,20 @@ class Generator(nn.Module):
     def volume(self, pictures: Tensor, seeds: Tensor | None, conditions: Sequence[Tensor | None]) -> Tensor:
         """(b, view, size, size) → (b, 1, z, y, x); a condition for each view's encoder, or None."""
         pictures = pictures.to(next(self.parameters()).dtype)
-        bottoms, skips = zip(
-            *(
-                branch.encode(picture.unsqueeze(1), seeds, condition)
-                for branch, picture, condition in zip(
-                    self.branches, pictures.unbind(1), conditions, strict=True
-                )
-            ),
-            strict=True,
-        )
-        if len(self.angles) == 1:
-            return to_patient(self.branches[0].decode(bottoms[0], skips[0]), self.angles[0])
+        branches = cast("Sequence[ViewBranch]", self.branches)
+        bottoms, skips = [], []
+        for branch, picture, condition in zip(branches, pictures.split(1, dim=1), conditions, strict=True):
+            bottom, of_branch = branch.encode(picture, seeds, condition)
+            bottoms.append(bottom)
+            skips.append(of_branch)
+        if len(branches) == 1:
+            return to_patient(branches[0].decode(bottoms[0], skips[0]), self.angles[0])
         fused = decoded = self.connected(bottoms)
         for number, level in enumerate(self.levels):
             fused = self.connected(
                 [
-                    branch.levels[number](to_view(fused, angle), skip[number])
-                    for branch, angle, skip in zip(self.branches, self.angles, skips, strict=True)
+                    branch.level(number, to_view(fused, angle), skip[number])
+                    for branch, angle, skip in zip(branches, self.angles, skips, strict=True)
                 ]
             )
             decoded = level(decoded, fused)
@@ -121,11 +120,3 @@ class Generator(nn.Module):
 def average(features: Sequence[Tensor]) -> Tensor:
     """X2CT-GAN's fusion."""
     return torch.stack(list(features)).mean(0)
-
-
-def initialise(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), biases 0."""
-    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

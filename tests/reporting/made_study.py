@@ -50,7 +50,7 @@ def put(run: Run, source: str, cohort: str, split: str, psnr: Scores) -> None:
     }
     rows = []
     for case, value in psnr.items():
-        told = {name: value / 50 for name in COLUMNS} | {"reprojection/relative_l2": 1 / value}
+        told = dict.fromkeys(COLUMNS, value / 50) | {"reprojection/relative_l2": 1 / value}
         told |= {name: value for name in COLUMNS if name.endswith(("/psnr", "/psnr_slice"))}
         told |= {"rc2024/psnr": value + 6.2245, "x2ct_3d/psnr": value + 4.286}
         rows.append({"case": case.replace("/", "-"), "patient": case.split("/")[0], **about, **told})

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from xr2ct.config import Section
-from xr2ct.errors import UserError
+from xr2ct.models.shapes import check_size
 
 Four = tuple[int, int, int, int]
 
@@ -39,11 +39,7 @@ def build(config: Config, in_channels: int, size: int) -> nn.Module:
     `UserError` unless `size` is a multiple of 32 and at least 64: five halvings, and the last must leave
     more than one voxel for InstanceNorm.
     """
-    if size % 32 or size < 64:
-        near = max(64, round(size / 32) * 32)
-        raise UserError(
-            f"data.size {size}: swin-unetr needs a multiple of 32, at least 64; nearest is {near}"
-        )
+    check_size("swin-unetr", size, step=32, least=64)
     return SwinUNETR(
         in_channels=in_channels,
         out_channels=1,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xr2ct.errors import UserError
+from xr2ct.models.shapes import check_views
 from xr2ct.projection.geometry import Geometry, column_direction, source_direction
 
 Scale = Literal["isocentre", "stretch"]
@@ -36,10 +37,7 @@ class Lift(nn.Module, ABC):
 
         Raises `UserError` for another number or size of views.
         """
-        expected = (len(self.angles), self.geometry.pixels, self.geometry.pixels)
-        if views.ndim != 4 or views.shape[1:] != expected:
-            wanted = ", ".join(map(str, expected))
-            raise UserError(f"views: expected (batch, {wanted}), got {tuple(views.shape)}")
+        check_views(views, len(self.angles), self.geometry.pixels)
         with torch.autocast(views.device.type, enabled=False):
             return self.lifted(views, seeds)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import math
+from dataclasses import replace
 
 from xr2ct.reporting.table import Column, Table
 
@@ -23,7 +26,8 @@ def test_markdown_lines_up() -> None:
     lines = TABLE.markdown().splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len({len(row) for row in rows}) == 1
-    assert "| lidc-idri    | 21.23   |" in rows
+    assert "| lidc-idri    |   21.23 |" in rows
+    assert rows[1] == "|--------------|--------:|"
     assert "–" in rows[-1]
 
 
@@ -38,6 +42,27 @@ def test_latex_escapes_what_it_must() -> None:
     assert r"Cohorts \& methods" in text
     assert r"64$^3$, 95 \% of patients\_" in text
     assert r"lidc-idri & 21.23 \\" in text
+
+
+def test_its_source_alone_makes_it_again() -> None:
+    values, arrays = TABLE.source()
+    again = Table.from_source(json.loads(json.dumps(values, allow_nan=False)), arrays)
+    assert again.files() == TABLE.files() and again.html() == TABLE.html()
+    assert set(TABLE.files()) == {"md", "csv", "tex"} and TABLE.files()["csv"].decode() == TABLE.csv()
+
+
+def test_a_number_that_is_none_is_a_gap_and_an_infinite_one_a_sign() -> None:
+    rows = [{"cohort": "a", "psnr": math.nan}, {"cohort": "b", "psnr": math.inf}]
+    table = replace(TABLE, rows=rows)
+    assert [line.split(",")[1] for line in table.csv().splitlines()[1:]] == ["", "∞"]
+    assert [TABLE.columns[1].text(row) for row in table.rows] == ["–", "∞"]
+    assert r"b & $\infty$ \\" in table.latex()
+
+
+def test_no_text_ends_a_cell_early() -> None:
+    table = replace(TABLE, rows=[{"cohort": "a|b", "psnr": 1.0}])
+    assert table.markdown().splitlines()[4].count("|") == 3
+    assert "a$|$b" in table.latex()
 
 
 def test_html_escapes_and_marks_rows() -> None:

@@ -10,14 +10,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import deepspeed  # noqa: F401 (takes seconds, and is imported late by the engines)
+# These take seconds, and are imported late by the engines, by torch's optimizers and by the networks.
+import deepspeed  # noqa: F401
+import monai.networks.nets  # noqa: F401
+import torch._dynamo  # noqa: F401
 
 import xr2ct.methods.neural_ot
 import xr2ct.models
 import xr2ct.training.loop
 from xr2ct import cli
 
-xr2ct.models.__path__.append(str(Path(__file__).with_name("networks")))
+xr2ct.models.__path__.append(str(Path(__file__).with_name("training") / "networks"))
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], said: str) -> None:

@@ -108,9 +108,10 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(config, pixels)
         self.decoder = Decoder(config, views * config.latent, size)
 
-    def forward(self, views: Tensor) -> Tensor:
+    def forward(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
         check_views(views, self.views, self.pixels)
-        codes = self.encoder(views.flatten(0, 1)[:, None]).unflatten(0, views.shape[:2])
+        pictures = views.to(self.decoder.head.weight.dtype).flatten(0, 1)[:, None]
+        codes = self.encoder(pictures).unflatten(0, views.shape[:2])
         if self.l2_normalise:
             codes = F.normalize(codes, dim=-1)
         return self.decoder(codes.flatten(1))

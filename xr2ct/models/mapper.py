@@ -1,7 +1,8 @@
 """The mapper g: views to a volume, by a network chosen by name.
 
 Most networks go from volume to volume, behind a lift that makes one of each view. One whose module says
-``TAKES = "views"`` takes the views themselves, and is built with their angles.
+``TAKES = "views"`` takes what a mapper takes, views and seeds, and is built with the views' angles; it brings
+them to the precision of its weights itself, where it has resampled them.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ class Mapper(nn.Module):
     def forward(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
         """(b, view, row, col) scaled line integrals → (b, 1, z, y, x), in the precision of the weights.
 
-        seeds: `methods.base.Batch.seeds`, for a lift that draws noise. The lift interpolates in the views'
-        own precision, whatever the backbone's: places rounded to half precision would be off by voxels.
+        seeds: `methods.base.Batch.seeds`, for what is drawn at random. Views are resampled in their own
+        precision, whatever the weights': places rounded to half precision would be off by voxels.
         """
-        lifted: Tensor = views if self.lift is None else self.lift(views, seeds)
-        volume: Tensor = self.backbone(lifted.to(next(self.backbone.parameters()).dtype))
+        volume: Tensor
+        if self.lift is None:
+            volume = self.backbone(views, seeds)
+        else:
+            volume = self.backbone(self.lift(views, seeds).to(next(self.backbone.parameters()).dtype))
         return volume
 
 

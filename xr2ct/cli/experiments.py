@@ -155,19 +155,35 @@ def run_reconstruct(args: argparse.Namespace) -> None:
 
 def add_report(commands: Any) -> None:
     p = command(commands, "report", run_report, "tables, figures and a self-contained page of runs")
-    p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    p.add_argument(
+        "targets", nargs="*", metavar="RUN|CONFIG|key.sub=value", help="runs, or configurations' members"
+    )
+    p.add_argument(
+        "--from", dest="locks", type=Path, nargs="+", default=[], metavar="LOCK",
+        help="draw tables and figures again from NAME.lock.json and the source beside it",
+    )  # fmt: skip
     p.add_argument("--out", type=Path, required=True, metavar="DIR")
+    p.set_defaults(overrides=[])  # those after --out
 
 
 def run_report(args: argparse.Namespace) -> None:
+    from xr2ct.reporting.chosen import choose_runs
+    from xr2ct.reporting.lock import rebuild
     from xr2ct.reporting.report import write_report
-    from xr2ct.run import Run
     from xr2ct.tracking import track_artifact
 
-    runs = [Run.open(path) for path in args.runs]
-    print(write_report(runs, args.out))
-    for run in runs:
-        track_artifact(run, args.out, "report")
+    targets = [*args.targets, *args.overrides]
+    if bool(targets) == bool(args.locks):
+        raise UserError("report: expected runs or configurations, or else --from NAME.lock.json")
+    for lock in args.locks:
+        for file in rebuild(lock, args.out):
+            print(file)
+    if targets:
+        chosen = choose_runs(targets)
+        told = ["xr2ct", "report", *targets, "--out", str(args.out)]
+        print(write_report(chosen.runs, args.out, absent=chosen.absent, command=told))
+        for run in chosen.runs:
+            track_artifact(run, args.out, "report")
 
 
 def add_track(commands: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,15 +80,14 @@ class Chart(Exhibit):
         return cls(values["name"], values["title"], values["caption"], tuple(panels))
 
     def files(self) -> dict[str, bytes]:
-        from xr2ct.reporting.drawing import render
+        from xr2ct.reporting.drawing import pdf_and_svg
 
-        return render(self._draw) | {"csv": self._csv().encode()}
+        return pdf_and_svg(self._draw) | {"csv": self._csv().encode()}
 
     def html(self) -> str:
-        from xr2ct.reporting.drawing import inline
+        from xr2ct.reporting.drawing import figure_tag
 
-        svg = inline(self.files()["svg"])
-        return f'<figure class="drawn">{svg}<figcaption>{html.escape(self.caption)}</figcaption></figure>'
+        return figure_tag(self._draw, self.caption)
 
     def _csv(self) -> str:
         lines: list[Sequence[Any]] = [["panel", "series", "x", "y", "low", "high"]]

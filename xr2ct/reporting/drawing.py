@@ -6,14 +6,18 @@ TrueType in the PDF, as journals ask for.
 
 from __future__ import annotations
 
+import html
 import io
+import logging
 from collections.abc import Callable
+from typing import Any
 
-import matplotlib
 import matplotlib.style
 from matplotlib.figure import Figure
 
-_SETTINGS = {
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph embedded
+
+_SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -26,21 +30,20 @@ _SETTINGS = {
 }
 
 
-def render(draw: Callable[[], Figure]) -> dict[str, bytes]:
-    """The PDF and the SVG of the figure that `draw` makes; nothing of it is global."""
-    with matplotlib.rc_context():
-        matplotlib.style.use("default")
-        matplotlib.rcParams.update(_SETTINGS)
-        figure = draw()
-        files = {}
-        for suffix, dates in (("pdf", "CreationDate"), ("svg", "Date")):
-            out = io.BytesIO()
-            figure.savefig(out, format=suffix, transparent=True, metadata={dates: None})
-            files[suffix] = out.getvalue()
-    return files
+def pdf_and_svg(draw: Callable[[], Figure]) -> dict[str, bytes]:
+    """Both files of the figure that `draw` makes, by suffix."""
+    return {"pdf": _save(draw, "pdf", "CreationDate"), "svg": _save(draw, "svg", "Date")}
 
 
-def inline(svg: bytes) -> str:
-    """An SVG file's element, to stand inside a page."""
-    text = svg.decode("utf-8")
-    return text[text.index("<svg") :]
+def figure_tag(draw: Callable[[], Figure], caption: str) -> str:
+    """The figure and its caption, as HTML that stands inside a page."""
+    svg = _save(draw, "svg", "Date").decode("utf-8")
+    told = html.escape(caption)
+    return f'<figure class="drawn">{svg[svg.index("<svg") :]}<figcaption>{told}</figcaption></figure>'
+
+
+def _save(draw: Callable[[], Figure], suffix: str, date: str) -> bytes:
+    out = io.BytesIO()
+    with matplotlib.style.context(_SETTINGS, after_reset=True):
+        draw().savefig(out, format=suffix, transparent=True, metadata={date: None})
+    return out.getvalue()

@@ -1,7 +1,7 @@
 """What a report is made of: tables, charts and galleries, each made by name from a study's results.
 
-An exhibit is drawn from its source alone, plain values and arrays, so that it can be drawn again when the runs
-behind it are gone (see `reporting.lock`). Its maker is a function in xr2ct/reporting/exhibits/.
+An exhibit is drawn from its source alone, plain values and arrays, so that it can be drawn again when the
+runs behind it are gone (see `reporting.lock`). Its maker is a function in xr2ct/reporting/exhibits/.
 """
 
 from __future__ import annotations

@@ -56,16 +56,14 @@ table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabu
 caption { text-align: left; padding-bottom: 8px; max-width: 92ch; }
 th { text-align: left; border-bottom: 1.5px solid var(--ink); padding: 5px 12px 5px 0; white-space: nowrap; }
 td { border-bottom: 1px solid var(--line); padding: 4px 12px 4px 0; white-space: nowrap; }
-td.number { text-align: right; }
+th.number, td.number { text-align: right; }
 tr.ours td { background: #eaf2fb; font-weight: 600; }
 tr.paper td { color: var(--soft); font-style: italic; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 18px; }
-.charts svg { width: 100%; height: auto; }
-.tiles { display: grid; grid-template-columns: repeat(var(--columns), minmax(90px, 1fr)); gap: 10px;
-         max-width: calc(var(--columns) * 210px); margin: 8px 0 20px; overflow-x: auto; }
 figure { margin: 0; }
-figure img { width: 100%; display: block; background: #000; border: 1px solid var(--line); }
-figcaption { font-size: 12px; padding-top: 4px; line-height: 1.35; }
+figure.drawn { margin: 8px 0 22px; overflow-x: auto; }
+figure.drawn svg { max-width: 100%; height: auto; min-width: min(100%, 640px); }
+figcaption { font-size: 13px; padding-top: 6px; max-width: 92ch; }
+.note ul { margin: 4px 0 0; padding-left: 20px; }
 dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; font-size: 13.5px; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from xr2ct.config import Data
-from xr2ct.evaluation.reprojection import project_unit
+from xr2ct.evaluation.metrics import PRIMARY
+from xr2ct.evaluation.reprojection import project_hu
+from xr2ct.evaluation.results import Result
+from xr2ct.evaluation.truth import unit_window
 from xr2ct.loading.loader import sequential
 from xr2ct.models.mapper import Mapper
 from xr2ct.projection.geometry import Geometry
 from xr2ct.reporting import pictures
+from xr2ct.reporting.gallery import Gallery
+from xr2ct.reporting.study import Study
+from xr2ct.reporting.systems import System
 from xr2ct.store import Case, Store
-from xr2ct.window import HuWindow
+from xr2ct.weights import checkpoint_geometry, load_mapper
 
 
 @dataclass(frozen=True)
-class Patient:
-    """One case as the mapper sees it, and what it makes of it."""
+class Volumes:
+    """One case on the window that it is scored on, float32 HU (z, y, x)."""
 
     case: str
-    angles: tuple[float, ...]
-    xrays: np.ndarray
-    """(view, row, col) line integrals that came in."""
     truth_hu: np.ndarray
-    """(z, y, x)."""
-    reconstruction_hu: np.ndarray
-    reprojections: np.ndarray
-    """(view, row, col) line integrals of the reconstruction."""
+    made_hu: np.ndarray
+    """What the mapper makes of its X-rays."""
 
 
 def choose(scores: Mapping[str, float], places: Sequence[str] = ("median",)) -> dict[str, str]:
@@ -46,52 +47,86 @@ def choose(scores: Mapping[str, float], places: Sequence[str] = ("median",)) -> 
     return chosen
 
 
-def reconstruct_case(
-    store: Store, case: Case, mapper: Mapper, data: Data, geometry: Geometry, cube_mm: float
-) -> Patient:
-    """Run the mapper on a case of a store, and project what it made again."""
-    window = HuWindow(*data.hu_window)
+def reconstruct_case(store: Store, case: Case, mapper: Mapper, data: Data) -> Volumes:
+    """Run the mapper on a case of a store."""
+    hu = store.volume(case, data.size)
+    window = unit_window(hu, data)
     batch = next(iter(sequential(store, [case], data, batch=1, device=torch.device("cpu"))))
     with torch.inference_mode():
-        unit = mapper(*batch.inputs)[:, 0].clamp(0, 1)
-        again = project_unit(unit, window, cube_mm, geometry, data.views)[0]
-    return Patient(
-        case.id,
-        data.views,
-        store.xray(case, data.geometry, data.views),
-        window.to_hu(window.to_unit(store.volume(case, data.size).astype(np.float32))),
-        window.to_hu(unit[0].numpy()),
-        again.numpy(),
-    )
+        unit = mapper(*batch.inputs)[0, 0]
+    truth = window.to_hu(window.to_unit(hu.astype(np.float32)))
+    return Volumes(case.id, truth, window.to_hu(unit.float().numpy()))
 
 
-def patient_html(patient: Patient, heading: str) -> str:
-    """A patient as a matrix of pictures: what is true, what was made of it, and the difference under it."""
+def projections(
+    hu: np.ndarray, cube_mm: float, geometry: Geometry, angles_deg: Sequence[float]
+) -> np.ndarray:
+    """Line integrals (view, row, col) of a volume in HU (z, y, x), as an X-ray machine would see it."""
+    with torch.inference_mode():
+        return project_hu(torch.from_numpy(hu)[None], cube_mm, geometry, angles_deg)[0].numpy()
+
+
+def patient_gallery(
+    volumes: Volumes, xrays: np.ndarray, data: Data, geometry: Geometry, cube_mm: float
+) -> Gallery:
+    """A patient as a matrix of pictures: what is true, what was made of it, and the difference under it.
+
+    xrays: (view, row, col) line integrals that came in, in the order of `data.views`.
+    """
     low, high = pictures.DISPLAY_HU
-    truth, made = pictures.planes(patient.truth_hu), pictures.planes(patient.reconstruction_hu)
-    columns = [
-        (
-            (pictures.grey(truth[plane], low, high), f"{plane}, CT"),
-            (pictures.grey(made[plane], low, high), f"{plane}, reconstruction"),
-            (
-                pictures.signed(made[plane] - truth[plane], pictures.DIFFERENCE_HU),
-                f"difference, ±{pictures.DIFFERENCE_HU:g} HU",
-            ),
+    limit = pictures.DIFFERENCE_HU
+    truth, made = pictures.planes(volumes.truth_hu), pictures.planes(volumes.made_hu)
+    columns = {
+        plane: (
+            pictures.grey(truth[plane], low, high, "CT"),
+            pictures.grey(made[plane], low, high, "reconstruction"),
+            pictures.signed(made[plane] - truth[plane], limit, f"difference, ±{limit:g} HU"),
         )
         for plane in truth
-    ]
-    top = float(patient.xrays.max())
-    columns += [
-        (
-            (pictures.grey(xray, 0, top), f"{angle:g}°, X-ray in"),
-            (pictures.grey(again, 0, top), f"{angle:g}°, projected again"),
-            (pictures.signed(again - xray, top / 2), f"difference, ±{top / 2:.1f}"),
+    }
+    top = float(xrays.max())
+    again = projections(volumes.made_hu, cube_mm, geometry, data.views)
+    for angle, xray, projected in zip(data.views, xrays, again, strict=True):
+        columns[f"{angle:g}°"] = (
+            pictures.grey(xray, 0, top, "X-ray in"),
+            pictures.grey(projected, 0, top, "projected again"),
+            pictures.signed(projected - xray, top / 2, f"difference, ±{top / 2:.1f}"),
         )
-        for angle, xray, again in zip(patient.angles, patient.xrays, patient.reprojections, strict=True)
-    ]
-    tiles = "".join(
-        pictures.figure_tag(source, caption) for row in zip(*columns, strict=True) for source, caption in row
+    return Gallery(
+        f"patient-{volumes.case}",
+        volumes.case,
+        f"Planes on {low:g} to {high:g} HU; X-rays as line integrals on 0 to {top:.1f}.",
+        tuple(columns),
+        ("",) * 3,
+        tuple(zip(*columns.values(), strict=True)),
     )
-    return (
-        f'<h3>{html.escape(heading)}</h3><div class="tiles" style="--columns: {len(columns)}">{tiles}</div>'
-    )
+
+
+def scored(study: Study, system: System) -> list[Result]:
+    """Of a system's first run the results on test splits, or on validation where a cohort has none."""
+    mine = [r for r in study.results(system) if r.run == system.runs[0].path.name]
+    tested = {r.cohort for r in mine if r.split == "test"}
+    return [r for r in mine if r.split == "test" or r.cohort not in tested]
+
+
+def patients_html(study: Study, system: System) -> Iterator[str]:
+    """Patients of a system's first run, each under its heading: the median, worst and best of the training
+    cohort, and, where there is no other system, the median one of every cohort."""
+    run, experiment = system.runs[0], system.experiment
+    data = experiment.data
+    assert experiment.resolved is not None
+    geometry, cube_mm = checkpoint_geometry(experiment), experiment.resolved.cube_mm
+    mapper, _ = load_mapper(run.best, experiment.evaluation.weights)
+    for result in scored(study, system):
+        trained_on = result.cohort == data.cohort
+        if not trained_on and len(study.systems) > 1:
+            continue
+        scores = {row["case"]: row[PRIMARY] for row in result.rows}
+        store = Store.open(data.store(result.cohort))
+        cases = {case.id: case for case in store.cases}
+        for place, name in choose(scores, ("median", "worst", "best") if trained_on else ("median",)).items():
+            volumes = reconstruct_case(store, cases[name], mapper, data)
+            xrays = store.xray(cases[name], data.geometry, data.views)
+            gallery = patient_gallery(volumes, xrays, data, geometry, cube_mm)
+            where = f"{result.cohort} {result.split}, {place} patient: {name}, {scores[name]:.2f} dB"
+            yield f"<h3>{html.escape(f'{system.label}: {where}')}</h3>{gallery.html()}"

@@ -1,165 +1,175 @@
-"""Everything runs have to show, in a folder: tables, curves and one page to look at."""
+"""Everything runs have to show, in a folder: tables, figures, their locks, and one page to look at."""
 
 from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from xr2ct.config import Experiment, dump
-from xr2ct.errors import UserError
-from xr2ct.evaluation.results import Result, read_results
-from xr2ct.reporting import pictures, tables
+from xr2ct.config import dump
+from xr2ct.errors import UserError, WorkFailed, first_line
+from xr2ct.evaluation.metrics import PRIMARY
+from xr2ct.reporting.curves import training_curves
+from xr2ct.reporting.exhibit import Exhibit, Maker, maker
+from xr2ct.reporting.lock import SUFFIX, Lock, LockedRun, lock_run, write_exhibit
 from xr2ct.reporting.page import Part, facts, render
-from xr2ct.reporting.patients import choose, patient_html, reconstruct_case
-from xr2ct.reporting.table import Table
+from xr2ct.reporting.patients import patients_html
+from xr2ct.reporting.study import Study
+from xr2ct.reporting.systems import System
 from xr2ct.run import Run, write_atomically
-from xr2ct.store import Store
-from xr2ct.weights import checkpoint_geometry, load_mapper
 
 log = logging.getLogger(__name__)
 
+DEFAULT = (
+    "cohorts",
+    "seeds",
+    "comparisons",
+    "paper-table2",
+    "paper-table1",
+    "modes",
+    "checkpoints",
+    "projections",
+    "planes",
+    "missing",
+)
+"""Exhibits of runs whose configurations name none."""
 
-def write_report(runs: Sequence[Run], out: Path) -> Path:
-    """Write tables as .md, .csv and .tex and a self-contained page; returns the page's path.
 
-    Raises `UserError` for a run that has no evaluated best checkpoint yet.
+def write_report(
+    runs: Sequence[Run], out: Path, *, absent: Sequence[str] = (), command: Sequence[str] | None = None
+) -> Path:
+    """Write the exhibits that the runs' configurations name, each with its lock, and a self-contained page.
+
+    absent: what else was asked for and is not there, a line each. command: kept in the locks. An exhibit
+    that cannot be made is named on the page and in the log. Returns the page's path. Raises `UserError` for
+    a run that has no evaluated best checkpoint yet, for runs that stand in no common table, and for an
+    exhibit that nobody knows.
     """
-    every = {run.path: read_results(run) for run in runs}
-    best = {run.path: _of_best(run, every[run.path]) for run in runs}
-    results = [result for of_run in best.values() for result in of_run]
-    scalings = {run.experiment().data.scaling for run in runs}
-    if len(scalings) > 1:
-        raise UserError("these runs differ in data.scaling; their figures stand in no common table")
-    scaling = scalings.pop()
-    written = [
-        tables.cohort_table(results),
-        tables.paper_table2(results, scaling),
-        tables.paper_table1(results, scaling),
-        tables.modes_table(results),
-        tables.checkpoint_table(result for of_run in every.values() for result in of_run),
-    ]
-    for table in written:
-        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
-            write_atomically(out / f"{table.name}.{suffix}", text)
-    parts = [
-        Part("cohorts", "Cohorts", _verdict(results) + written[0].html()),
-        *[_curves_part(run, every[run.path], len(runs) > 1) for run in runs],
-        *[_patients_part(run, best[run.path], len(runs) > 1) for run in runs],
-        Part("tables", "The paper's tables", _with_titles(written[1:3])),
-        Part("modes", "Metric modes and checkpoints", _with_titles(written[3:])),
-        Part("provenance", "Provenance", "".join(_provenance(run) for run in runs)),
+    study = Study.of(runs)
+    wanted = _wanted(study, runs)
+    told = [*command] if command else ["xr2ct", "report", *(str(r.path) for r in runs), "--out", str(out)]
+    locked = [lock_run(run, study.experiment(run)) for run in runs]
+    parts: list[Part] = []
+    without = list(absent)
+    for name, make in wanted.items():
+        exhibit = _make(name, make, study, without)
+        if exhibit is not None:
+            files = _files_note(write_exhibit(exhibit, out, told, locked))
+            parts.append(Part(exhibit.name, exhibit.title, exhibit.html() + files))
+    parts += [
+        Part("training", "Training", "".join(_training(study))),
+        Part("patients", "Patients", _patients(study, without)),
+        Part("provenance", "Provenance", "".join(map(_provenance, runs, locked))),
     ]
     page = out / "index.html"
-    write_atomically(page, render(", ".join(run.path.name for run in runs), _lead(runs), parts))
+    title = ", ".join(system.label for system in study.systems)
+    write_atomically(page, render(title, _lead(study) + _verdict(study) + _absent(without), parts))
     return page
 
 
-def _of_best(run: Run, results: Sequence[Result]) -> list[Result]:
-    """Those of the chosen checkpoint and of every method without one."""
-    step = run.best_step()
-    if step is None:
-        raise UserError(f"{run.path}: no best checkpoint yet; run `xr2ct evaluate {run.path}` first")
-    return [r for r in results if r.step in (step, None)]
+def _wanted(study: Study, runs: Sequence[Run]) -> dict[str, Maker]:
+    named = dict.fromkeys(name for run in runs for name in study.experiment(run).exhibits)
+    return {name: maker(name) for name in named or DEFAULT}
 
 
-def _lead(runs: Sequence[Run]) -> str:
-    told = []
-    for run in runs:
-        experiment = run.experiment()
-        data = experiment.data
-        views = ", ".join(f"{angle:g}°" for angle in data.views)
-        told.append(
-            f"{run.path.name}: {experiment.method['name']} with {experiment.mapper['name']} at {data.size}³ "
-            f"from views at {views}; step {run.best_step()} of {experiment.training.steps}, "
-            "chosen on validation."
-        )
-    return "".join(f'<p class="soft">{html.escape(line)}</p>' for line in told)
+def _make(name: str, make: Maker, study: Study, without: list[str]) -> Exhibit | None:
+    """The exhibit; where there is none, why is added to `without`."""
+    try:
+        exhibit = make(study)
+        why = "nothing to show in it"
+    except (UserError, WorkFailed) as error:
+        exhibit, why = None, first_line(error)
+    if exhibit is None:
+        without.append(f"{name}: {why}")
+        log.info("%s", without[-1])
+    return exhibit
 
 
-def _verdict(results: Sequence[Result]) -> str:
-    """On which cohorts the mapper is above both priors, said before any table."""
-    won: list[str] = []
-    lost: list[str] = []
-    for ours in (r for r in tables.ordered(results) if r.step is not None and r.split == "test"):
-        same = [r for r in results if (r.run, r.cohort, r.split) == (ours.run, ours.cohort, ours.split)]
-        priors = [r.mean("honest/psnr") for r in same if r.source.startswith("prior")]
-        if priors:
-            (won if ours.mean("honest/psnr") > max(priors) else lost).append(ours.cohort)
-    told = []
-    if won:
-        told.append(f"By honest PSNR the mapper is above both priors on {', '.join(won)}.")
-    if lost:
-        told.append(f"It is not above both priors, mean chest and nearest patient, on {', '.join(lost)}.")
-    return f'<p class="note">{html.escape(" ".join(told))}</p>' if told else ""
+def _files_note(lock: Lock) -> str:
+    names = [*(f"{lock.name}.{suffix}" for suffix in lock.files), lock.name + SUFFIX]
+    return f'<p class="soft">{html.escape(", ".join(names))}</p>'
 
 
-def _curves_part(run: Run, results: Sequence[Result], several: bool) -> Part:
-    metrics = list(run.metrics())
-    steps = [m["step"] for m in metrics]
-    names = [key for key in (metrics[0] if metrics else {}) if key.startswith("loss/")]
-    charts = [pictures.curves({name: (steps, [m[name] for m in metrics])}, name) for name in names]
-    for column, label in (("honest/psnr", "honest PSNR, dB"), ("honest/ssim", "honest SSIM")):
-        lines, priors = _by_checkpoint(results, column), _priors(results, column)
-        charts.append(pictures.curves(lines, label, horizontal=priors, marker="o"))
-    body = "".join(f"<div>{chart}</div>" for chart in charts)
-    told = "<p class='soft'>Losses by outer step, and every checkpoint on every cohort.</p>"
-    name = f" of {run.path.name}" if several else ""
-    return Part(f"curves-{run.path.name}", f"Training{name}", f'{told}<div class="charts">{body}</div>')
+def _lead(study: Study) -> str:
+    return "".join(f'<p class="soft">{html.escape(_about(study, system))}</p>' for system in study.systems)
 
 
-def _by_checkpoint(results: Sequence[Result], column: str) -> dict[str, tuple[list[float], list[float]]]:
-    lines: dict[str, tuple[list[float], list[float]]] = {}
-    for result in (r for r in tables.ordered(results) if r.step is not None):
-        x, y = lines.setdefault(f"{result.cohort} {result.split}", ([], []))
-        x.append(float(result.step or 0))
-        y.append(result.mean(column))
-    return lines
+def _about(study: Study, system: System) -> str:
+    experiment = system.experiment
+    data = experiment.data
+    views = ", ".join(f"{angle:g}°" for angle in data.views)
+    steps = ", ".join(str(run.best_step()) for run in system.runs)
+    seeds = f"; seeds {', '.join(map(str, system.seeds))}" if len(system.seeds) > 1 else ""
+    return (
+        f"{system.label}: {experiment.method['name']} with {experiment.mapper['name']} at {data.size}³ from "
+        f"views at {views}{seeds}; step {steps} of {experiment.training.steps}, chosen on validation."
+    )
 
 
-def _priors(results: Sequence[Result], column: str) -> dict[str, float]:
-    """The levels of the priors on the validation split, by which the checkpoint is chosen."""
-    return {
-        f"val, {tables.SOURCES[r.source]}": r.mean(column)
-        for r in results
-        if r.split == "val" and r.source.startswith("prior")
-    }
+def _verdict(study: Study) -> str:
+    """On which cohorts each system is above both priors, said before any table."""
+    lines = []
+    for system in study.systems:
+        won: list[str] = []
+        lost: list[str] = []
+        for cohort in study.tested:
+            ours = _mean(study, system, cohort)
+            priors = [_mean(study, prior, cohort) for prior in _priors(study, system)]
+            if not math.isnan(ours) and (known := [value for value in priors if not math.isnan(value)]):
+                (won if ours > max(known) else lost).append(cohort)
+        if won:
+            lines.append(f"By honest PSNR {system.label} is above both priors on {', '.join(won)}.")
+        if lost:
+            lines.append(
+                f"{system.label} is not above both priors, mean chest and nearest patient, on "
+                f"{', '.join(lost)}."
+            )
+    return f'<p class="note">{"<br>".join(map(html.escape, lines))}</p>' if lines else ""
 
 
-def _patients_part(run: Run, results: Sequence[Result], several: bool) -> Part:
-    """The median test patient of every cohort, and of the training cohort the worst and the best too."""
+def _priors(study: Study, system: System) -> list[System]:
+    """The priors as scored beside a system."""
+    paths = {run.path for run in system.runs}
+    return [s for s in study.others if s.kind == "prior" and paths & {run.path for run in s.runs}]
+
+
+def _mean(study: Study, system: System, cohort: str) -> float:
+    """Over patients and seeds, of the honest PSNR on the test split."""
+    means = [result.mean(PRIMARY) for result in study.results(system, cohort, "test")]
+    return math.fsum(means) / len(means) if means else math.nan
+
+
+def _absent(lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f'<div class="note">Not in this report:<ul>{items}</ul></div>'
+
+
+def _training(study: Study) -> Iterator[str]:
+    """The curves of each system's first run: with many seeds the page stays one to look at."""
+    for system in study.systems:
+        run = system.runs[0]
+        seed = f", seed {system.seeds[0]}" if len(system.seeds) > 1 else ""
+        chart = training_curves(run, study.every(run))
+        yield f"<h3>{html.escape(system.label + seed)}</h3>{chart.html()}"
+
+
+def _patients(study: Study, without: list[str]) -> str:
+    told: list[str] = []
+    for system in study.systems:
+        try:
+            told += patients_html(study, system)
+        except (UserError, WorkFailed) as error:
+            without.append(f"patients of {system.label}: {first_line(error)}")
+            log.info("%s", without[-1])
+    return "".join(told)
+
+
+def _provenance(run: Run, locked: LockedRun) -> str:
     experiment = run.experiment()
-    mapper, _ = load_mapper(run.best, experiment.evaluation.weights)
-    assert experiment.resolved is not None
-    geometry, cube_mm = checkpoint_geometry(experiment), experiment.resolved.cube_mm
-    told = []
-    for result in _shown(results):
-        places = ("median", "worst", "best") if result.cohort == experiment.data.cohort else ("median",)
-        scores = {row["case"]: row["honest/psnr"] for row in result.rows}
-        store = Store.open(experiment.data.store(result.cohort))
-        cases = {case.id: case for case in store.cases}
-        for place, case in choose(scores, places).items():
-            patient = reconstruct_case(store, cases[case], mapper, experiment.data, geometry, cube_mm)
-            heading = f"{result.cohort} {result.split}, {place} patient: {case}, {scores[case]:.2f} dB"
-            told.append(patient_html(patient, heading))
-    name = f" of {run.path.name}" if several else ""
-    return Part(f"patients-{run.path.name}", f"Patients{name}", "".join(told))
-
-
-def _shown(results: Sequence[Result]) -> list[Result]:
-    """The chosen checkpoint's results on test splits; on validation where a cohort has no test patient."""
-    ours = [r for r in tables.ordered(results) if r.step is not None]
-    tested = {r.cohort for r in ours if r.split == "test"}
-    return [r for r in ours if r.split == "test" or r.cohort not in tested]
-
-
-def _with_titles(written: Sequence[Table]) -> str:
-    return "".join(f"<h3>{html.escape(table.title)}</h3>{table.html()}" for table in written)
-
-
-def _provenance(run: Run) -> str:
-    experiment: Experiment = run.experiment()
     resolved = experiment.resolved
     assert resolved is not None
     pairs = [
@@ -167,6 +177,7 @@ def _provenance(run: Run) -> str:
         ("Commit", resolved.commit or "not under version control"),
         ("Precision", resolved.precision),
         ("Ranks", str(resolved.world_size)),
+        *[(f"{name}, SHA-256", digest) for name, digest in locked.checkpoint.items()],
         *[(f"Store {cohort}", checksum) for cohort, checksum in resolved.stores.items()],
         ("Versions", ", ".join(f"{k} {v}" for k, v in resolved.versions.items())),
     ]

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from xr2ct.errors import UserError
 from xr2ct.models.initial import normal_weights
+from xr2ct.models.shapes import check_views
 from xr2ct.models.view_axes import to_patient, to_view
-from xr2ct.models.view_branch import ViewBranch, Widths, decoder, decoder_channels, head, levels
+from xr2ct.models.view_branch import BOTTOM, ViewBranch, Widths, decoder, decoder_channels, head, levels
 from xr2ct.projection.geometry import Geometry
 
 TAKES = "views"
@@ -33,13 +34,13 @@ class Config(Widths):
 
 
 def build(config: Config, views: Sequence[float], geometry: Geometry, size: int) -> Generator:
-    """Views (b, view, row, col) of any number of pixels → (b, 1, size, size, size), at least 0.
+    """Views (b, view, row, col) → (b, 1, size, size, size) in the patient's axes, at least 0.
 
     `UserError` for a size that is not 4·2ⁿ, or where there is no view.
     """
     doublings = levels(size, "x2ct-gan")
     branches = [ViewBranch(config, doublings, number) for number in range(len(views))]
-    generator = Generator(config, views, size, branches)
+    generator = Generator(config, views, geometry.pixels, doublings, branches, average)
     generator.apply(normal_weights)
     return generator
 
@@ -55,19 +56,21 @@ class Generator(nn.Module):
         self,
         widths: Widths,
         views: Sequence[float],
-        size: int,
+        pixels: int,
+        doublings: int,
         branches: Sequence[ViewBranch],
-        fuse: Fusion | None = None,
+        fuse: Fusion,
     ) -> None:
         super().__init__()
         if not views:
             raise UserError("data.views: expected at least one view")
         self.angles = tuple(views)
-        self.size = size
+        self.pixels = pixels
+        self.size = BOTTOM * 2**doublings
         self.branches = nn.ModuleList(branches)
-        self.fuse = fuse or average
+        self.fuse = fuse
         if len(views) > 1:
-            channels = decoder_channels(widths, levels(size, "x2ct-gan"))
+            channels = decoder_channels(widths, doublings)
             self.levels = decoder(channels, extra=1)
             self.head = head(channels[-1])
 
@@ -80,12 +83,9 @@ class Generator(nn.Module):
         """(b, view, row, col) resampled to (b, view, size, size), anti-aliased, in the views' own precision.
 
         The picture fills the cube, as in the published preparation, wherever its beam goes. Raises
-        `UserError` for another number of views.
+        `UserError` for another number or size of views.
         """
-        if views.ndim != 4 or views.shape[1] != len(self.angles):
-            raise UserError(
-                f"views: expected (batch, {len(self.angles)}, rows, columns), got {tuple(views.shape)}"
-            )
+        check_views(views, len(self.angles), self.pixels)
         wide = views.to(torch.promote_types(views.dtype, torch.float32))
         return F.interpolate(wide, size=(self.size, self.size), mode="bilinear", antialias=True)
 

@@ -115,6 +115,21 @@ def evaluate_left_out(
     return sweep
 
 
+def left_out_pending(run: Run, fill: Fill = "mean") -> bool:
+    """Whether `evaluate_left_out` of the best checkpoint has something to score."""
+    experiment, stores = run.experiment(), Stores()
+    sources = [
+        LeftOut(step_name(step), angle, fill).source
+        for step in choose_steps(run, "best")
+        for angle in experiment.data.views
+    ]
+    return not all(
+        is_current(run, pair, source, Expected.of(pair, experiment, source, stores))
+        for pair in find_pairs(experiment, None, {}, stores)
+        for source in sources
+    )
+
+
 def mean_views(store: Store, cases: Sequence[Case], data: Data, batch: int, device: torch.device) -> Tensor:
     """(view, row, col) float32: the mean over `cases`, scaled as the mapper sees them, not augmented."""
     total = torch.zeros((), dtype=torch.float64, device=device)

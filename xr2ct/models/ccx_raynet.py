@@ -86,8 +86,9 @@ class CcxRayNet(nn.Module):
         self.warp = warp
 
     def forward(self, views: Tensor, seeds: Tensor | None = None, masks: Tensor | None = None) -> Tensor:
-        """seeds: as `x2ct_gan`. masks: a segmentation (b, view, size, size) in the values of `class_condition`,
-        found by threshold where there is none.
+        """masks: a segmentation (b, view, size, size) in the values of `class_condition`, else by threshold.
+
+        seeds: `methods.base.Batch.seeds`, which dropout follows from.
 
         Raises `UserError` for another number or size of views, or masks of another shape.
         """
@@ -108,7 +109,7 @@ class CcxRayNet(nn.Module):
 
 
 def gated_sum(features: Sequence[Tensor]) -> Tensor:
-    """Adaptive fusion: each view's (b, c, z, y, x) → their sum where they agree, half of it where they do not."""
+    """Adaptive fusion: each view's (b, c, z, y, x) → their sum where they agree, half of it where not."""
     products = [(one * other).sum(1, keepdim=True) for one, other in combinations(features, 2)]
     gate = torch.sigmoid(torch.stack(products).mean(0))
     return gate * torch.stack(list(features)).sum(0)

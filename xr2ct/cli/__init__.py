@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 
 from xr2ct import __version__
-from xr2ct.cli import data, experiments, jobs, submission
+from xr2ct.cli import data, experiments, jobs, study, submission
 from xr2ct.cli.arguments import Parser
 from xr2ct.errors import STOPPED, SUPERSEDED, Stopped, Superseded, UserError, WorkFailed
 
-INFER = ("torch", "monai", "einops", "h5py", "pydicom", "safetensors", "scipy", "SimpleITK", "tqdm")
+INFER = ("torch", "monai", "einops", "h5py", "kornia", "pydicom", "safetensors", "scipy", "SimpleITK", "tqdm")
 """Packages that [infer] brings; anything else missing is [train]'s, or DALI."""
 
 
@@ -66,8 +66,9 @@ def build_parser() -> Parser:
     parser = Parser(prog="xr2ct", description="X-rays to CT-like volumes", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"xr2ct {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (*data.COMMANDS, *experiments.COMMANDS, *submission.COMMANDS, *jobs.COMMANDS):
-        add(commands)
+    for part in (data, experiments, study, submission, jobs):
+        for add in part.COMMANDS:
+            add(commands)
     return parser
 
 

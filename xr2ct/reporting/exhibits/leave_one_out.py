@@ -35,8 +35,8 @@ _STAND_INS = {"mean": "mean training view", "zero": "zeros"}
 _CAPTION = (
     "Mode honest, test splits. Each view in turn is replaced at evaluation and the others stay; the mapper "
     "is not trained again. Change: to the same checkpoint with all views, paired by patient, averaged over "
-    "seeds, with the 95 % interval of a bootstrap over patients; below 0 dB the view is missed. A mapper that "
-    "never learnt without a view may lose more than the view is worth."
+    "seeds, with the 95 % interval of a bootstrap over patients; below 0 dB the view is missed. A mapper "
+    "that never learnt without a view may lose more than the view is worth."
 )
 
 

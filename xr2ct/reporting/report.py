@@ -16,6 +16,7 @@ from xr2ct.reporting.exhibit import Exhibit, Maker, maker
 from xr2ct.reporting.lock import SUFFIX, Lock, LockedRun, lock_run, write_exhibit
 from xr2ct.reporting.page import Part, facts, render
 from xr2ct.reporting.patients import patients_html
+from xr2ct.reporting.statistics import mean
 from xr2ct.reporting.study import Study
 from xr2ct.reporting.systems import System
 from xr2ct.run import Run, write_atomically
@@ -115,8 +116,8 @@ def _verdict(study: Study) -> str:
         won: list[str] = []
         lost: list[str] = []
         for cohort in study.tested:
-            ours = _mean(study, system, cohort)
-            priors = [_mean(study, prior, cohort) for prior in _priors(study, system)]
+            ours = mean(study.results(system, cohort, "test"), PRIMARY)
+            priors = [mean(study.results(p, cohort, "test"), PRIMARY) for p in _priors(study, system)]
             if not math.isnan(ours) and (known := [value for value in priors if not math.isnan(value)]):
                 (won if ours > max(known) else lost).append(cohort)
         if won:
@@ -133,12 +134,6 @@ def _priors(study: Study, system: System) -> list[System]:
     """The priors as scored beside a system."""
     paths = {run.path for run in system.runs}
     return [s for s in study.others if s.kind == "prior" and paths & {run.path for run in s.runs}]
-
-
-def _mean(study: Study, system: System, cohort: str) -> float:
-    """Over patients and seeds, of the honest PSNR on the test split."""
-    means = [result.mean(PRIMARY) for result in study.results(system, cohort, "test")]
-    return math.fsum(means) / len(means) if means else math.nan
 
 
 def _absent(lines: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from xr2ct.cohorts.splits import assign_splits
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.ingest.command import alone, ingest
-from xr2ct.projection.geometry import Geometry, mirror_angle, named_geometry
+from xr2ct.projection.geometry import EIGHT_ANGLES, Geometry, mirror_angle, named_geometry
 from xr2ct.run import write_atomically
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ class PhantomStore:
     sizes: tuple[int, ...]
     geometries: tuple[Geometry, ...]
     angles: tuple[float, ...]
-    """Degrees; with the mirrored ones, where a patient is to be flipped."""
+    """Degrees; the eight that `ingest` takes too, so that configurations made by one share them, and the
+    mirrored ones where a patient is to be flipped."""
 
     @property
     def work(self) -> Path:
@@ -74,7 +75,8 @@ def phantom_stores(experiments: Iterable[Experiment]) -> list[PhantomStore]:
         for cohort, patients in data.phantoms.items():
             path, learnt_from = data.store(cohort), cohort == data.cohort
             flipped = learnt_from and experiment.augmentation.flip == "patient"
-            angles = (*data.views, *[mirror_angle(a) for a in data.views if flipped])
+            mirrored = (mirror_angle(a) for a in data.views if flipped)
+            angles = tuple(sorted({*EIGHT_ANGLES, *data.views, *mirrored}))
             one = PhantomStore(
                 path, cohort, patients, learnt_from, (data.size,), (named_geometry(data.geometry),), angles
             )

@@ -1,0 +1,73 @@
+"""What the rows of several tables share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xr2ct.evaluation.results import Result
+from xr2ct.reporting.statistics import Summary
+from xr2ct.reporting.study import Study
+from xr2ct.reporting.systems import System
+from xr2ct.reporting.table import Cell, Column
+
+LABELS = (Column("cohort", "Cohort"), Column("split", "Split"), Column("system", "System"))
+SEEDS = Column("seeds", "Seeds", "d")
+PATIENTS = Column("patients", "Patients", "d")
+SCANS = Column("scans", "Scans", "d")
+
+INTERVAL = (
+    "95 %: the interval of the mean over patients by a bootstrap clustered by patient, each case averaged "
+    "over seeds first."
+)
+SPREAD = "SD of seeds: the standard deviation of the training seeds' means."
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A system on a cohort's split."""
+
+    system: System
+    cohort: str
+    split: str
+    results: list[Result]
+    """One a seed, at least one."""
+
+    def labels(self) -> dict[str, Cell]:
+        return {
+            "kind": self.system.kind,
+            "cohort": self.cohort,
+            "split": self.split,
+            "system": self.system.label,
+            "seeds": len(self.results) if self.system.kind == "ours" else None,
+        }
+
+
+def scored(study: Study, split: str | None = None) -> Iterator[Scored]:
+    """Everyone on every cohort's split, or on the splits of that name; each cohort's systems together."""
+    for cohort, at in study.pairs:
+        for system in study.everyone:
+            results = study.results(system, cohort, at) if split in (None, at) else []
+            if results:
+                yield Scored(system, cohort, at, results)
+
+
+def interval(low: float, high: float, digits: int = 2, *, signed: bool = False) -> Cell:
+    """Both ends in words; None where there are none."""
+    if math.isnan(low) or math.isnan(high):
+        return None
+    sign = "+" if signed else ""
+    return f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
+
+
+def counts(told: Summary) -> dict[str, Cell]:
+    return {"patients": told.patients, "scans": told.cases}
+
+
+def with_scans(columns: tuple[Column, ...], rows: list[dict[str, Cell]]) -> tuple[Column, ...]:
+    """The columns, with the number of scans after that of patients where some patient has several."""
+    if all(row.get("scans") == row.get("patients") for row in rows):
+        return columns
+    at = columns.index(PATIENTS) + 1
+    return (*columns[:at], SCANS, *columns[at:])

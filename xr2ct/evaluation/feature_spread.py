@@ -39,7 +39,7 @@ def feature_spread(run: Run) -> list[LayerSpread]:
     """By layer, with the f of the best checkpoint, on the validation split; empty for a method without f.
 
     With batch statistics f depends on which volumes share a batch: here those next to each other in the
-    store, as many as in training. Raises `UserError` where the store is not there or has fewer than two cases.
+    store, as many as in training. `UserError` where the store is not there or has fewer than two cases.
     """
     experiment: Experiment = run.experiment()
     keys = {"name": METHOD, **experiment.method}

@@ -15,7 +15,7 @@ BEST = "step-000500"
 RESOLVED = {
     "precision": "fp32",
     "world_size": 1,
-    "geometry": {"sad_mm": 541.0, "sid_mm": 949.0, "detector_mm": 500.0, "pixels": 64},
+    "geometry": {"name": "x2ct", "sad_mm": 541.0, "sid_mm": 949.0, "detector_mm": 500.0, "pixels": 64},
     "cube_mm": 320.0,
     "stores": {},
     "versions": {},

@@ -1,53 +1,21 @@
-"""Where a view's pixels land in the volume, by beads projected and lifted again."""
+"""`lift: repeat`: where a view's pixels land in the volume, by beads projected and lifted again."""
 
 from __future__ import annotations
-
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from beads import CUBE_MM, SIZE, X2CT, bead_views, centroid_mm, shadow_mm
 
-from xr2ct.errors import UserError
 from xr2ct.models.lift import RepeatLift
-from xr2ct.projection.geometry import EIGHT_ANGLES, NAMED, Geometry
-from xr2ct.projection.projector import project
+from xr2ct.projection.geometry import EIGHT_ANGLES
 
-CUBE_MM, SIZE = 320.0, 64
-X2CT = NAMED["x2ct"]
 # The axis of the copies, the lateral axis, and its sign: dimensions of (z, y, x).
 Z, Y, X = 0, 1, 2
 AXES = {
     0.0: (Y, X, +1), 45.0: (Y, X, +1), 90.0: (X, Y, +1), 135.0: (Y, X, -1),
     180.0: (Y, X, -1), 225.0: (Y, X, -1), 270.0: (X, Y, -1), 315.0: (Y, X, +1),
 }  # fmt: skip
-
-
-@cache
-def bead_views(bead_mm: tuple[float, float, float], angles: tuple[float, ...]) -> Tensor:
-    """X-rays (1, view, row, col) of a small round bead at (x, y, z)."""
-    axis = (np.arange(80) - 39.5) * 4.0
-    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij", sparse=True)
-    squared = (x - bead_mm[0]) ** 2 + (y - bead_mm[1]) ** 2 + (z - bead_mm[2]) ** 2
-    mu = torch.from_numpy(np.exp(-squared / (2 * 5.0**2)).astype(np.float32))[None]
-    return project(mu, (4.0, 4.0, 4.0), X2CT, angles)
-
-
-def centroid_mm(volume: Tensor, axis: int) -> float:
-    """Centre of mass along one axis of (z, y, x)."""
-    mass = volume.double().sum([a for a in range(3) if a != axis])
-    centres = (torch.arange(SIZE) - (SIZE - 1) / 2) * (CUBE_MM / SIZE)
-    return float((mass * centres).sum() / mass.sum())
-
-
-def shadow_mm(bead: tuple[float, float, float], angle: float) -> tuple[float, float]:
-    """Where the bead's ray crosses the plane of the isocentre: along columns, and up."""
-    theta = np.radians(angle)
-    depth = -bead[0] * np.sin(theta) + bead[1] * np.cos(theta)
-    across = bead[0] * np.cos(theta) + bead[1] * np.sin(theta)
-    magnification = X2CT.sad_mm / (X2CT.sad_mm + depth)
-    return across * magnification, bead[2] * magnification
 
 
 @pytest.mark.parametrize("angle", EIGHT_ANGLES)
@@ -139,12 +107,3 @@ def test_views_are_resampled_in_their_own_precision_whatever_the_network_is_cast
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(lift(views), expected)
     assert torch.equal(torch.nn.Sequential(lift).bfloat16()(views), expected)
-
-
-def test_wrong_views_are_refused() -> None:
-    lift = RepeatLift([0.0, 90.0], Geometry("g", 541.0, 949.0, 500.0, pixels=32), CUBE_MM, 16)
-    for shape in ((1, 1, 32, 32), (1, 2, 32, 64), (2, 32, 32)):
-        with pytest.raises(UserError, match=r"expected \(batch, 2, 32, 32\), got"):
-            lift(torch.zeros(shape))
-    with pytest.raises(UserError, match="at least one view"):
-        RepeatLift([], X2CT, CUBE_MM, 16)

@@ -99,8 +99,12 @@ def test_wrong_predictions_are_refused(make_run: Callable[..., Run], stores: Pat
     for name in ("step-000500", "truth", "prior-mean", "7", "../x"):
         with pytest.raises(UserError, match="--name"):
             evaluate_predictions(run, tmp_path, name)
-    with pytest.raises(UserError, match="holds no CASE"):
+    with pytest.raises(UserError, match=r"holds no CASE.* of the cases of lctsc"):
         evaluate_predictions(run, tmp_path, "theirs", ["lctsc"])
+    with pytest.raises(UserError, match=r"holds no CASE.* of the cases to score"):
+        evaluate_predictions(run, tmp_path, "theirs")
+    with pytest.raises(UserError, match="not a folder of predictions"):
+        evaluate_predictions(run, tmp_path / "nowhere", "theirs")
     for case in ("lctsc-test0", "lctsc-test1"):
         np.save(tmp_path / f"{case}.npy", np.zeros((16, 16, 16)))
     with pytest.raises(UserError, match=r"lctsc-test0\.npy: 16 × 16 × 16 voxels .* expected 32³ of 10 mm"):
@@ -109,3 +113,12 @@ def test_wrong_predictions_are_refused(make_run: Callable[..., Run], stores: Pat
         np.save(tmp_path / f"{case}.npy", np.full((32, 32, 32), np.nan))
     with pytest.raises(WorkFailed, match="lctsc-test0"):
         evaluate_predictions(run, tmp_path, "theirs", ["lctsc"])
+    with pytest.raises(UserError, match=r"of the cases of lidc-idri$"):
+        evaluate_predictions(run, tmp_path, "theirs", ["lctsc", "lidc-idri"])
+    for harm in (b"not numpy", b"", np.full(3, "hu")):
+        if isinstance(harm, bytes):
+            (tmp_path / "lctsc-test1.npy").write_bytes(harm)
+        else:
+            np.save(tmp_path / "lctsc-test1.npy", harm)
+        with pytest.raises(UserError, match=r"lctsc-test1\.npy: (not a \.npy|expected an array)"):
+            evaluate_predictions(run, tmp_path, "theirs", ["lctsc"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xr2ct.cohorts.reader import read_volume_file
-from xr2ct.errors import UserError, WorkFailed
+from xr2ct.errors import UserError, WorkFailed, first_line
 from xr2ct.evaluation import priors
 from xr2ct.evaluation.pairs import Pair, Stores, find_pairs
 from xr2ct.evaluation.scoring import TRUTH
@@ -33,8 +33,9 @@ def evaluate_predictions(
 ) -> Sweep:
     """Score FOLDER/CASE.mha, .nii.gz or .npy (HU, z, y, x at the run's size) as method `name` of a run.
 
-    Of the splits that `evaluate` scores, those of which the folder has every case; having a part of one is a
-    `UserError`. Files may have changed, so they are always scored again.
+    Of the splits that `evaluate` scores, those of which the folder has every case; having a part of one, or
+    none of a cohort asked for by name, is a `UserError`. Files may have changed, so they are always scored
+    again.
     """
     if not re.fullmatch(r"[A-Za-z][\w.-]*", name) or name.startswith("step-") or name in RESERVED:
         raise UserError(
@@ -48,8 +49,11 @@ def evaluate_predictions(
     damaged: dict[str, str] = {}
     found = find_pairs(experiment, cohorts, sweep.missing, stores, damaged)
     pairs = [pair for pair in found if _all_there(folder, pair)]
-    if not pairs:
-        raise UserError(f"{folder}: holds no CASE{', CASE'.join(FORMATS)} of the cases asked for")
+    there = {pair.store.cohort for pair in pairs}
+    absent = sorted(set(cohorts or ()) - there)
+    if absent or not pairs:
+        of_whom = f"of {', '.join(absent)}" if absent else "to score"
+        raise UserError(f"{folder}: holds no CASE{', CASE'.join(FORMATS)} of the cases {of_whom}")
     spacing = pairs[0].store.cube_mm / experiment.data.size
     predictor = _Files(folder, experiment.data.size, spacing)
     failures: dict[str, None] = dict.fromkeys(damaged.values())
@@ -78,7 +82,7 @@ class _Files:
         file = _file_of(self._folder, case)
         assert file is not None
         if file.suffix == ".npy":
-            hu, spacing = np.load(file, allow_pickle=False), (self._spacing,) * 3
+            hu, spacing = _load(file), (self._spacing,) * 3
         else:
             volume = read_volume_file(file)
             hu, spacing = volume.hu, volume.spacing_mm
@@ -88,6 +92,16 @@ class _Files:
                 f"{file}: {told[0]} voxels of {told[1]} mm, expected {self._size}³ of {self._spacing:g} mm"
             )
         return hu.astype(np.float32)
+
+
+def _load(file: Path) -> np.ndarray:
+    try:
+        hu = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{file}: not a .npy file of numbers ({first_line(error)})") from None
+    if not isinstance(hu, np.ndarray) or hu.dtype.kind not in "iuf":
+        raise UserError(f"{file}: expected an array of integers or floats in HU")
+    return hu
 
 
 def _all_there(folder: Path, pair: Pair) -> bool:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from xr2ct.evaluation.metrics import PRIMARY
-from xr2ct.registry import component
 from xr2ct.reporting.exhibit import exhibit
+from xr2ct.reporting.lines import full_facts
 from xr2ct.reporting.rows import (
     INTERVAL,
     PATIENTS,
@@ -33,7 +31,14 @@ _SCORES = (
     Column("spread", "SD of seeds", ".2f"),
     Column("ssim", "SSIM", ".3f"),
 )
-_OT_KEYS = ("blur", "blur_of_spread", "batch", "potential_weight", "mapper_updates")
+_OT = (
+    Column("method.blur", "Blur", "g"),
+    Column("method.blur_of_spread", "Blur of spread", "g"),
+    Column("training.batch", "Batch", "d"),
+    Column("method.potential_weight", "λ", "g"),
+    Column("method.mapper_updates", "k", "d"),
+)
+"""By the configuration's keys."""
 
 
 @exhibit("data-efficiency")
@@ -68,7 +73,7 @@ def data_efficiency(study: Study) -> Table | None:
 def ot(study: Study) -> Table | None:
     """By the transport's own settings, beside what needs none; None where all systems have the same."""
     settings = {system.label: _settings(system) for system in study.systems}
-    if len({tuple(told[key] for key in _OT_KEYS) for told in settings.values() if told}) < 2:
+    if len({tuple(told.values()) for told in settings.values() if told}) < 2:
         return None
     rows = [
         one.labels() | _objective(one.system) | settings.get(one.system.label, {}) | _scores(one)
@@ -79,11 +84,7 @@ def ot(study: Study) -> Table | None:
         Column("cohort", "Cohort"),
         Column("system", "System"),
         Column("objective", "Objective"),
-        Column("blur", "Blur", "g"),
-        Column("blur_of_spread", "Blur of spread", "g"),
-        Column("batch", "Batch", "d"),
-        Column("potential_weight", "λ", "g"),
-        Column("mapper_updates", "k", "d"),
+        *_OT,
         *_SCORES,
     )
     caption = (
@@ -120,30 +121,27 @@ def _to_the_largest(study: Study, one: Scored) -> dict[str, Cell]:
     return {"difference": told.mean, "difference_interval": interval(told.low, told.high, signed=True)}
 
 
-def _without_size(system: System) -> Mapping[str, Any]:
-    experiment = system.experiment
-    names = {"name", "label", "seed", "run_root", "tracking", "resolved", "exhibits", "variants"}
-    data = experiment.data.model_copy(update={"train_cases": None})
-    return experiment.model_copy(update={"data": data}).model_dump(mode="json", exclude=names)
+def _without_size(system: System) -> dict[str, object]:
+    facts = full_facts(system.experiment)
+    return {key: value for key, value in facts.items() if key != "data.train_cases"}
 
 
 def _settings(system: System) -> dict[str, Cell]:
-    """`_OT_KEYS` of a system trained by optimal transport, defaults filled in; empty for another."""
-    told = dict(system.experiment.method)
-    if (name := told.pop("name")) != "neural-ot":
+    """Of a system trained by optimal transport the keys of `_OT`; empty for another."""
+    facts = full_facts(system.experiment)
+    if facts["method.name"] != "neural-ot":
         return {}
-    config = component("xr2ct.methods", name).Config.model_validate(told).model_dump()
-    config["batch"] = system.experiment.training.batch
-    if config["blur_of_spread"] is not None:
-        config["blur"] = None
-    return {key: config[key] for key in _OT_KEYS}
+    told: dict[str, Cell] = {column.key: facts[column.key] for column in _OT}
+    if told["method.blur_of_spread"] is not None:
+        told["method.blur"] = None  # not in use
+    return told
 
 
 def _objective(system: System) -> dict[str, Cell]:
     """The method's name, with the loss where it has a choice of losses."""
     if system.kind != "ours":
         return {}
-    method = system.experiment.method
-    loss = method.get("loss")
-    told = f"{method['name']}, {loss}" if isinstance(loss, str) else str(method["name"])
-    return {"objective": told, "batch": system.experiment.training.batch}
+    facts = full_facts(system.experiment)
+    name, loss = facts["method.name"], facts.get("method.loss")
+    told = f"{name}, {loss}" if isinstance(loss, str) else name
+    return {"objective": told, "training.batch": facts["training.batch"]}

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed
-from xr2ct.methods import neural_ot
+from xr2ct.methods import gan, neural_ot
 from xr2ct.methods.base import Batch, Method
 from xr2ct.methods.regression import Config as RegressionConfig
 from xr2ct.methods.regression import Regression
 from xr2ct.models.features import FeatureExtractor
 from xr2ct.models.initial import seeded_weights
 from xr2ct.models.potential import Potential
+from xr2ct.projection.geometry import Geometry
 from xr2ct.training.distributed import Ranks, start_distributed
 from xr2ct.training.engines import DeepSpeedNetwork, build_engines
 from xr2ct.transport import sinkhorn
@@ -63,6 +64,18 @@ def small_regression(loss: Any) -> Regression:
     """Two mapper updates a step."""
     with seeded_weights(0, "small"):
         return Regression(RegressionConfig(loss=loss, mapper_updates=2), SmallMapper())  # type: ignore[arg-type]
+
+
+def small_gan() -> gan.Gan:
+    """X2CT-GAN with dropout and the heads that it does not use, two updates a step."""
+    mapper = {"name": "x2ct-gan", "encoder_channels": 4, "growth": 2, "blocks": (1, 1, 1, 1, 1)}
+    told = Experiment(
+        name="small",
+        data={"size": SIZE, "views": [0, 90]},
+        mapper={**mapper, "bottom_channels": 8, "least_channels": 2},
+    )
+    config = gan.Config(updates=2, discriminator={"base_channels": 2})
+    return gan.build(config, told, Geometry("small", 541.0, 949.0, 500.0, pixels=SIZE), 320.0)
 
 
 def experiment(accumulation: int = 1, zero_stage: int = 0, **deepspeed: Any) -> Experiment:
@@ -113,8 +126,8 @@ class Recorded:
     def step(self) -> None:
         from deepspeed.utils import safe_get_full_grad
 
-        named = self._engine.module.named_parameters()
-        self.gradients.append({n: safe_get_full_grad(p).clone() for n, p in named})
+        found = [(n, p, safe_get_full_grad(p)) for n, p in self._engine.module.named_parameters()]
+        self.gradients.append({n: torch.zeros_like(p) if g is None else g.clone() for n, p, g in found})
         self._engine.step()
 
 
@@ -189,6 +202,21 @@ def regression(ranks: Ranks) -> Any:
         mapper = Recorded(engines["mapper"])
         losses = method.step({"mapper": mapper}, batches(ranks, torch.float64))  # type: ignore[dict-item]
         found[loss, accumulation] = {"losses": losses, "gradients": {"mapper": mapper.gradients}}
+    return found
+
+
+def adversary(ranks: Ranks) -> Any:
+    """X2CT-GAN in fp64 with accumulation 1 and 2, and in fp32 by ZeRO stage."""
+    ways = [(torch.float64, accumulation, 0) for accumulation in (1, 2)]
+    ways += [(torch.float32, 2, stage) for stage in range(4)]
+    found = {}
+    for dtype, accumulation, stage in ways:
+        method = small_gan()
+        engines = engines_of(method, ranks, "fp32", dtype, accumulation, stage)
+        recorded = {name: Recorded(engine) for name, engine in engines.items()}
+        losses = method.step(recorded, batches(ranks, dtype))  # type: ignore[arg-type]
+        gradients = {name: engine.gradients for name, engine in recorded.items()}
+        found[dtype, accumulation, stage] = {"losses": losses, "gradients": gradients}
     return found
 
 
@@ -299,7 +327,8 @@ def weights(engines: dict[str, DeepSpeedNetwork]) -> dict[str, dict[str, Tensor]
     return {name: engine.consolidated_weights() for name, engine in engines.items()}
 
 
-TASKS = {task.__name__: task for task in (exactness, regression, wrong, stages, resume, frozen, refused)}
+_ALL = (exactness, regression, adversary, wrong, stages, resume, frozen, refused)
+TASKS = {task.__name__: task for task in _ALL}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import torch
 from geomloss import SamplesLoss
 from torch import Tensor, nn
 
+from xr2ct.training.distributed import Ranks
+
 Found = dict[str, Any]
 Weights = dict[str, dict[str, Tensor]]
 Gradients = dict[str, list[dict[str, Tensor]]]
@@ -23,8 +26,8 @@ Gradients = dict[str, list[dict[str, Tensor]]]
 pytestmark = pytest.mark.slow
 
 TASKS = {
-    1: ("exactness", "regression", "frozen", "refused"),
-    2: ("exactness", "regression", "wrong", "stages", "resume"),
+    1: ("exactness", "regression", "adversary", "frozen", "refused"),
+    2: ("exactness", "regression", "adversary", "wrong", "stages", "resume"),
     4: ("exactness",),
 }
 
@@ -102,7 +105,7 @@ def _reference(steps: int) -> tuple[Gradients, list[dict[str, float]], Weights]:
 def _update(loss: Tensor, network: nn.Module, adam: torch.optim.Optimizer) -> dict[str, Tensor]:
     adam.zero_grad()
     names, parameters = zip(*network.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, parameters)
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     adam.step()
@@ -184,6 +187,53 @@ def test_regression_is_over_the_global_batch(
         losses.append(of_batch.item())
     assert max(_errors(run, {"mapper": gradients}, _each)) < 1e-9
     assert run["losses"] == pytest.approx({"loss/mapper": sum(losses) / 2}, rel=1e-9)
+
+
+@functools.cache
+def _adversaries() -> tuple[Gradients, dict[str, float]]:
+    """X2CT-GAN's losses over whole batches, as published, by plain autograd and AdamW in fp64."""
+    method = engine_rank.small_gan()
+    g, d = (method.networks[name].double() for name in ("mapper", "discriminator"))
+    adam_g, adam_d = (
+        torch.optim.AdamW(n.parameters(), lr=engine_rank.LR, eps=1e-3, weight_decay=1e-5) for n in (g, d)
+    )
+    gradients: Gradients = {"mapper": [], "discriminator": []}
+    losses: dict[str, list[float]] = {name: [] for name in ("mapper", "adversarial", "discriminator")}
+    for batch in itertools.islice(engine_rank.batches(Ranks(0, 1, 0, torch.device("cpu")), torch.float64), 2):
+        lifted = method.repeat(batch.views)
+        made = g(*batch.inputs)
+        fooled = (d(torch.cat([made, lifted], 1)) - 1).square().mean()
+        flat = sum((made.mean(a) - batch.ct.mean(a)).abs().mean() for a in (2, 3, 4)) / 3
+        loss = 0.1 * fooled + 10 * (made - batch.ct).square().mean() + 10 * flat
+        gradients["mapper"].append(_update(loss, g, adam_g))
+        of_made, of_real = (d(torch.cat([v, lifted], 1)) for v in (made.detach(), batch.ct))
+        caught = 0.5 * of_made.square().mean() + 0.5 * (of_real - 1).square().mean()
+        gradients["discriminator"].append(_update(caught, d, adam_d))
+        for name, value in zip(losses, (loss, fooled, caught), strict=True):
+            losses[name].append(value.item())
+    return gradients, {f"loss/{name}": sum(values) / 2 for name, values in losses.items()}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize(
+    ("dtype", "accumulation", "stage", "error", "bound"),
+    [(torch.float64, accumulation, 0, _each, 1e-9) for accumulation in (1, 2)]
+    + [(torch.float32, 2, stage, _whole, 5e-3) for stage in range(4)],
+)
+def test_adversaries_are_those_of_one_process(
+    found: Callable[[int], Found],
+    world_size: int,
+    dtype: torch.dtype,
+    accumulation: int,
+    stage: int,
+    error: Callable[..., float],
+    bound: float,
+) -> None:
+    """The published losses, the discriminator's term and dropout included, and under every ZeRO stage."""
+    run = found(world_size)["adversary"][dtype, accumulation, stage]
+    gradients, losses = _adversaries()
+    assert max(_errors(run, gradients, error)) < bound
+    assert {name: run["losses"][name] for name in losses} == pytest.approx(losses, rel=bound)
 
 
 @pytest.mark.parametrize("mistake", ["each rank", "detached"])

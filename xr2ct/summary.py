@@ -26,7 +26,7 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     Operations are those of a forward pass of one sample, saved bytes what autograd keeps of it. Memory is by
     number of ranks that the batch allows and by ZeRO stage: weights, gradients, Adam's moments and fp32
     masters (Rajbhandari et al. 2020), and the saved bytes of all networks at once. An outer step's
-    operations are taken to be thrice the forward's of every network, for each batch that it draws.
+    operations are those of the passes that its method makes (`Method.passes`); losses are not counted.
     """
     experiment = completed(experiment)
     training = experiment.training
@@ -37,6 +37,8 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     networks = {}
     for name, network in [*method.networks.items(), *method.fixed.items()]:
         trained = name in method.networks
+        if not any(True for _ in network.parameters()):  # a figure measured once, and saved like a network
+            continue
         views = (1, len(experiment.data.views), geometry.pixels, geometry.pixels)
         shape = views if name == "mapper" else (1, method.channels(name), size, size, size)
         counted = _count(network, shape, dtype if trained else torch.float32)
@@ -44,7 +46,8 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     parameters = sum(n["parameters"] for n in networks.values() if n["trained"])
     saved = sum(n["saved_bytes"] for n in networks.values())
     parts = training.batch // training.accumulation
-    forward = sum(n["flops"] for n in networks.values())
+    passes = method.passes(training.accumulation)
+    of_a_sample = sum(passes[name] * n["flops"] for name, n in networks.items())
     kept = sum(4 * n["parameters"] for name, n in networks.items() if name == "mapper" or not n["trained"])
     memory = [
         {
@@ -65,7 +68,7 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
         "networks": networks,
         "memory": memory,
         "zero_stage": training.zero_stage,
-        "step_flops": 3 * forward * training.batch * method.batches_per_step,
+        "step_flops": of_a_sample * training.batch,
         "checkpoint_bytes": {
             "weights": kept + 4 * networks["mapper"]["parameters"],  # the average of the mapper's too
             "engines": _state_bytes(parameters, dtype, 0, 1) - parameters * dtype.itemsize,  # no gradients

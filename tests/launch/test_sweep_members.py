@@ -19,11 +19,12 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_the_papers_table_1_is_four_experiments_in_four_runs() -> None:
+def test_the_papers_table_1_is_six_experiments_in_six_runs() -> None:
     members = load_members(TABLE1)
-    assert [len(experiment.data.views) for experiment, _ in members] == [1, 2, 4, 8]
+    assert [len(experiment.data.views) for experiment, _ in members] == [1, 2, 4, 8, 1, 1]
+    assert [experiment.lift.kind for experiment, _ in members] == ["repeat"] * 4 + ["noise"] * 2
     assert all(experiment.training.steps == 5000 for experiment, _ in members)
-    assert len({run_path(experiment, told) for experiment, told in members}) == 4
+    assert len({run_path(experiment, told) for experiment, told in members}) == 6
 
 
 def test_every_combination_once_the_last_key_fastest(tmp_path: Path) -> None:

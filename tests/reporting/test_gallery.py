@@ -7,6 +7,7 @@ import io
 import json
 
 import numpy as np
+import pytest
 
 from xr2ct.reporting import pictures
 from xr2ct.reporting.gallery import Gallery
@@ -55,11 +56,21 @@ def test_the_csv_says_what_each_picture_is() -> None:
     assert rows[0]["note"] == "20.00 dB" and rows[0]["pixels"] == "64×64"
 
 
+def test_pixels_are_square_and_each_picture_is_its_own() -> None:
+    wide = Gallery(
+        "w", "", "", ("a", "b"), ("",), ((pictures.grey(RAMP[:16], 0, 1), pictures.grey(RAMP, 0, 1)),)
+    )
+    left, right, bottom, top = wide._draw().axes[0].get_images()[0].get_extent()
+    assert (right - left) / (bottom - top) == pytest.approx(4)
+    assert wide.files()["svg"].count(b"<image") == 2
+
+
 def test_an_empty_place_has_no_picture_and_no_text_lies_outside() -> None:
     figure = GALLERY._draw()
-    assert len(figure.axes) == 3
+    (axes,) = figure.axes
+    assert len(axes.get_images()) == 3
     figure.draw_without_rendering()
     whole = figure.bbox
-    for text in figure.texts:
+    for text in axes.texts:
         box = text.get_window_extent()
         assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1

@@ -27,6 +27,7 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "xr2ct",
     "image.interpolation": "none",
+    "image.composite_image": False,
 }
 
 

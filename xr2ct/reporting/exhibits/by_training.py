@@ -24,6 +24,16 @@ _OT = {
     "method.potential_weight": "λ, weight of the potential",
     "method.mapper_updates": "k, mapper updates a step",
 }
+_GOES_WITH = {
+    "training.batch": ("training.accumulation", "optimizer.lr_per_sample"),
+    "method.mapper_updates": (
+        "training.steps",
+        "training.warmup_steps",
+        "training.decay_after",
+        "training.checkpoint_every",
+    ),
+}
+"""Keys by which a study keeps the rate of learning and the number of updates the same."""
 
 
 @exhibit("data-efficiency-curve")
@@ -70,9 +80,8 @@ def _ot_panel(
     study: Study, systems: list[System], cohort: str, other: str | None, key: str, name: str
 ) -> Panel | None:
     """None where no two systems differ in the key alone."""
-    # The same batch may come in other parts: what OT sees is the whole.
-    apart = (key, "training.accumulation") if key == "training.batch" else (key,)
-    found = lines(systems, lambda s: full_facts(s.experiment)[key], apart)
+    apart = (key, *_GOES_WITH.get(key, ()))
+    found = lines(systems, lambda s: full_facts(s.experiment)[key], apart, lambda e: "neural OT")
     found = [line for line in found if len(line.systems) > 1]
     if not found:
         return None

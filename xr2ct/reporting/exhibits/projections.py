@@ -7,7 +7,7 @@ picture: their volumes are not kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -36,10 +36,15 @@ Key = tuple[str, str]
 class _Median:
     """The median patient of each cohort, as every system makes it."""
 
-    cases: dict[str, str]
+    cases: dict[str, str] = field(default_factory=dict)
     """Cohort → case."""
-    volumes: dict[Key, Volumes]
-    psnr: dict[Key, float]
+    first: dict[str, str] = field(default_factory=dict)
+    """Cohort → the system that chose it, and whose truth is shown."""
+    volumes: dict[Key, Volumes] = field(default_factory=dict)
+    psnr: dict[Key, float] = field(default_factory=dict)
+
+    def note(self, label: str, cohort: str, said: bool) -> str:
+        return f"{self.psnr[label, cohort]:.2f} dB" if said else ""
 
 
 @exhibit("projections")
@@ -47,15 +52,14 @@ def make_projections(study: Study) -> Gallery:
     """Line integrals of each volume, frontal and lateral, all on the window of the truth's."""
     found = _median_patients(study)
     systems = {system.label: system for system in study.systems}
-    tops: dict[tuple[str, str], float] = {}
 
     def picture(label: str | None, cohort: str, view: str) -> Picture:
-        first = next(name for name in systems if (name, cohort) in found.volumes)
-        system, volumes = systems[label or first], found.volumes[label or first, cohort]
-        seen = _seen(volumes.truth_hu if label is None else volumes.made_hu, system, view)
-        top = tops.setdefault((cohort, view), float(seen.max()))
-        note = f"{found.psnr[label, cohort]:.2f} dB" if label and view == "frontal" else ""
-        return pictures.grey(seen, 0, top, note)
+        first = found.first[cohort]
+        truth = _seen(found.volumes[first, cohort].truth_hu, systems[first], view)
+        if label is None:
+            return pictures.grey(truth, 0, float(truth.max()))
+        seen = _seen(found.volumes[label, cohort].made_hu, systems[label], view)
+        return pictures.grey(seen, 0, float(truth.max()), found.note(label, cohort, view == "frontal"))
 
     geometry = study.systems[0].experiment.data.geometry
     told = (
@@ -72,11 +76,11 @@ def make_planes(study: Study) -> Gallery:
     low, high = pictures.DISPLAY_HU
 
     def picture(label: str | None, cohort: str, plane: str) -> Picture:
-        first = next(s.label for s in study.systems if (s.label, cohort) in found.volumes)
-        volumes = found.volumes[label or first, cohort]
-        shown = pictures.planes(volumes.truth_hu if label is None else volumes.made_hu)[plane]
-        note = f"{found.psnr[label, cohort]:.2f} dB" if label and plane == _PLANES[0] else ""
-        return pictures.grey(shown, low, high, note)
+        if label is None:
+            truth = found.volumes[found.first[cohort], cohort].truth_hu
+            return pictures.grey(pictures.planes(truth)[plane], low, high)
+        made = pictures.planes(found.volumes[label, cohort].made_hu)[plane]
+        return pictures.grey(made, low, high, found.note(label, cohort, plane == "axial"))
 
     told = f"Middle planes on {low:g} to {high:g} HU."
     return _side_by_side("planes", "Planes of reconstructions", told, study, _PLANES, picture)
@@ -116,12 +120,13 @@ def _side_by_side(
 @lru_cache(maxsize=1)
 def _median_patients(study: Study) -> _Median:
     """Both exhibits show the same volumes, made once, one mapper at a time."""
-    found = _Median({}, {}, {})
+    found = _Median()
     for system in study.systems:
         results = scored(study, system)
         for result in results:
             scores = {row["case"]: row[PRIMARY] for row in result.rows}
             found.cases.setdefault(result.cohort, choose(scores)["median"])
+            found.first.setdefault(result.cohort, system.label)
         experiment = system.experiment
         mapper, _ = load_mapper(system.runs[0].best, experiment.evaluation.weights)
         for result in results:

@@ -37,11 +37,13 @@ def lines(
     place: Callable[[System], float | None],
     apart: Collection[str],
     label: Callable[[Experiment], str] | None = None,
+    *,
+    at_least: int = 1,
 ) -> list[Line]:
     """Group systems that differ in no key but those in `apart`, each at its `place`; None leaves it out.
 
     label: of a line; what its systems are called where unset, if all are called the same. Lines of the same
-    label are told apart by what they differ in.
+    label are told apart by what they differ in. at_least: systems of a line; one with fewer is left out.
     """
     found: list[tuple[Group, Line]] = []
     for system in systems:
@@ -53,6 +55,7 @@ def lines(
             line = Line("")
             found.append((Group("", facts, system.experiment, runs=list(system.runs)), line))
         line.systems[x] = system
+    found = [(group, line) for group, line in found if len(line.systems) >= at_least]
     for group, line in found:
         line.systems = dict(sorted(line.systems.items()))
         called = {s.experiment.label or s.experiment.name for s in line.systems.values()}

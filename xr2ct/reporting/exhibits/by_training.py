@@ -81,8 +81,7 @@ def _ot_panel(
 ) -> Panel | None:
     """None where no two systems differ in the key alone."""
     apart = (key, *_GOES_WITH.get(key, ()))
-    found = lines(systems, lambda s: full_facts(s.experiment)[key], apart, lambda e: "neural OT")
-    found = [line for line in found if len(line.systems) > 1]
+    found = lines(systems, lambda s: full_facts(s.experiment)[key], apart, lambda e: "neural OT", at_least=2)
     if not found:
         return None
     drawn = []

@@ -41,21 +41,38 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Result:
-    """One file: what was scored on which patients."""
+class _File:
+    """What was scored on what."""
 
     run: str
     """Name of the run's folder."""
     source: str
     cohort: str
     split: str
-    rows: Sequence[Row]
-    """At least one."""
 
     @property
     def step(self) -> int | None:
         """The checkpoint's outer step; None for a method without a checkpoint."""
         return step_of(Path(self.source)) if _CHECKPOINT.fullmatch(self.source) else None
+
+
+@dataclass(frozen=True)
+class Means(_File):
+    """What of a file is enough for a curve: a report on dozens of runs holds thousands of them."""
+
+    values: Mapping[str, float]
+
+    def mean(self, name: str) -> float:
+        """As `Result.mean`."""
+        return self.values[name]
+
+
+@dataclass(frozen=True)
+class Result(_File):
+    """One file: what was scored on which patients."""
+
+    rows: Sequence[Row]
+    """At least one."""
 
     @property
     def views(self) -> tuple[float, ...]:
@@ -83,6 +100,9 @@ class Result:
         """Of `column`; NaN where it is empty."""
         values = self.column(name)
         return math.fsum(values) / len(values) if values else math.nan
+
+    def means(self) -> Means:
+        return Means(self.run, self.source, self.cohort, self.split, {c: self.mean(c) for c in COLUMNS})
 
 
 def result_file(run: Run, source: str, cohort: str, split: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from xr2ct.evaluation.results import Result
+from xr2ct.evaluation.results import Means
 from xr2ct.reporting.chart import Chart, Panel, Series
 from xr2ct.reporting.study import NAMES, order
 from xr2ct.run import Run
@@ -15,7 +15,7 @@ _AT_MOST = 500
 _SCORES = {"honest/psnr": "honest PSNR, dB", "honest/ssim": "honest SSIM"}
 
 
-def training_curves(run: Run, results: Sequence[Result]) -> Chart:
+def training_curves(run: Run, results: Sequence[Means]) -> Chart:
     """Of a run and all of its results."""
     metrics = list(run.metrics())
     every = max(1, math.ceil(len(metrics) / _AT_MOST))
@@ -40,7 +40,7 @@ def training_curves(run: Run, results: Sequence[Result]) -> Chart:
     )
 
 
-def _by_checkpoint(results: Sequence[Result], column: str) -> tuple[Series, ...]:
+def _by_checkpoint(results: Sequence[Means], column: str) -> tuple[Series, ...]:
     scored = [r for r in results if r.step is not None]
     pairs = sorted({(r.cohort, r.split) for r in scored}, key=order)
     series = []
@@ -51,7 +51,7 @@ def _by_checkpoint(results: Sequence[Result], column: str) -> tuple[Series, ...]
     return tuple(series)
 
 
-def _levels(results: Sequence[Result], column: str) -> dict[str, float]:
+def _levels(results: Sequence[Means], column: str) -> dict[str, float]:
     return {
         f"val, {NAMES[r.source]}": r.mean(column)
         for r in results

@@ -20,7 +20,7 @@ from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.evaluation import priors, reprojection
 from xr2ct.evaluation.metrics import PRIMARY
-from xr2ct.evaluation.results import Result, read_results
+from xr2ct.evaluation.results import Means, Result, read_results
 from xr2ct.evaluation.scoring import TRUTH
 from xr2ct.reporting.systems import Group, System, flatten, name_apart
 from xr2ct.run import Run, step_name
@@ -94,8 +94,8 @@ class Study:
             if cohort in (None, result.cohort) and split in (None, result.split)
         ]
 
-    def every(self, run: Run) -> list[Result]:
-        """All of a run's results: every checkpoint, and every source without one."""
+    def every(self, run: Run) -> list[Means]:
+        """All that a run is scored on: every checkpoint, and every source without one."""
         return self._read[run.path].every
 
     def experiment(self, run: Run) -> Experiment:
@@ -125,7 +125,7 @@ class Study:
             experiment = self.experiment(run)
             source = system.source or step_name(run.best_step() or 0)
             seed = experiment.seed if system.source is None or _is_drawn(system.source, experiment) else None
-            for result in (r for r in self.every(run) if r.source == source):
+            for result in (r for r in self._read[run.path].results if r.source == source):
                 first = seen.setdefault((result.cohort, result.split, seed), result)
                 if first is result:
                     results.append(result)
@@ -156,9 +156,20 @@ class _RunResults:
     def experiment(self) -> Experiment:
         return self.run.experiment()
 
+    @property
+    def results(self) -> list[Result]:
+        """Of the best checkpoint and of every source without one."""
+        return self._files[0]
+
+    @property
+    def every(self) -> list[Means]:
+        return self._files[1]
+
     @cached_property
-    def every(self) -> list[Result]:
-        return read_results(self.run)
+    def _files(self) -> tuple[list[Result], list[Means]]:
+        best = self.run.best_step()
+        every = read_results(self.run)
+        return [r for r in every if r.step in (None, best)], [r.means() for r in every]
 
 
 def _trained(read: Sequence[_RunResults]) -> list[Group]:
@@ -184,7 +195,7 @@ def _untrained(read: Sequence[_RunResults]) -> list[Group]:
     or are compared with differs."""
     groups: list[Group] = []
     for told in read:
-        for source in dict.fromkeys(r.source for r in told.every if r.step is None):
+        for source in dict.fromkeys(r.source for r in told.results if r.step is None):
             data = told.experiment.data.model_dump(mode="json")
             facts = {f"data.{key}": data[key] for key in _DEPENDS_ON.get(source, _DEPENDS_ON_FILES)}
             facts["source"] = source

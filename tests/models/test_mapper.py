@@ -55,3 +55,17 @@ def test_a_second_pass_is_the_first_again_whatever_else_is_in_the_batch() -> Non
         both, alone, again = mapper(views), mapper(views[:1]), mapper(views[:1])
     assert torch.equal(alone, again)
     torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_takes_the_views_is_given_them_as_they_are_and_the_seeds() -> None:
+    """Whatever the precision of its weights: what it resamples and draws is its own to decide."""
+    keys = {"name": "autoencoder", "base_channels": 8, "max_channels": 8, "latent": 8}
+    experiment = Experiment(name="test", mapper=keys, data={"size": 16, "views": ["AP", 90, 45]})
+    mapper = build_mapper(experiment, GEOMETRY, 320.0).to(torch.bfloat16)
+    assert mapper.lift is None
+    given = []
+    mapper.backbone.register_forward_pre_hook(lambda _, inputs: given.extend(inputs))
+    views, seeds = torch.rand(2, 3, 32, 32), torch.tensor([[1, 2], [3, 4]])
+    assert mapper(views, seeds).dtype == torch.bfloat16
+    assert given[0] is views
+    assert given[1] is seeds

@@ -39,9 +39,8 @@ class BackprojectLift(Lift):
         dtype = torch.promote_types(views.dtype, torch.float32)
         weights = self.filter.to(dtype)
         filtered = weights @ views.to(dtype) @ weights.T
-        axis = (torch.arange(self.size, dtype=torch.float64) - (self.size - 1) / 2) * (
-            self.cube_mm / self.size
-        )
+        voxels = torch.arange(self.size, dtype=torch.float64)
+        axis = (voxels - (self.size - 1) / 2) * (self.cube_mm / self.size)
         volumes = [
             read_along_rays(view, angle, self.geometry, axis, axis, axis)
             for view, angle in zip(filtered.unbind(1), self.angles, strict=True)
@@ -54,8 +53,8 @@ def read_along_rays(
 ) -> Tensor:
     """The values (b, z, y, x) of one view (b, row, col) on the rays through a grid of points.
 
-    The grid's coordinates are float64, LPS millimetres from the isocentre, and may be any part of a volume.
-    `view` is float32 or float64; gradients reach it.
+    The grid's coordinates are float64 on the CPU, LPS millimetres from the isocentre, and may be any part of
+    a volume. `view` is float32 or float64 on any device; gradients reach it.
     """
     side_x, side_y, _ = column_direction(angle_deg)
     source_x, source_y, _ = source_direction(angle_deg)

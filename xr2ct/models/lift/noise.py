@@ -43,13 +43,9 @@ class NoiseLift(PictureLift):
         numbers = [0] * len(views) if seeds is None else seeds[:, self.which].tolist()
         volumes = []
         for picture, angle in zip(self.pictures(views).unbind(1), self.angles, strict=True):
-            drawn = torch.stack([_normal(self.size, number, angle) for number in numbers])
-            axis = -1 if is_lateral(angle) else -2
-            middle = drawn.new_zeros(self.size, dtype=torch.bool)
-            middle[self.size // 2] = True
-            where = middle if axis == -1 else middle[:, None]
-            noise = drawn.to(views)
-            volumes.append(torch.where(where.to(views.device), picture.unsqueeze(axis), noise))
+            volume = torch.stack([_normal(self.size, number, angle) for number in numbers]).to(views)
+            volume.select(-1 if is_lateral(angle) else -2, self.size // 2).copy_(picture)
+            volumes.append(volume)
         return torch.stack(volumes, dim=1)
 
 

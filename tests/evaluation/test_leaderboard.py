@@ -56,6 +56,25 @@ def test_rows_come_back_as_written(run: Run) -> None:
     assert result.column("psct/psnr") == []
 
 
+def test_a_file_of_before_patients_were_named_is_read(run: Run) -> None:
+    put(run, "step-000500", 20)
+    file = result_file(run, "step-000500", "lidc-idri", "val")
+    with file.open(newline="") as opened:
+        lines = [[line[0], *line[2:]] for line in csv.reader(opened)]
+    file.write_text("".join(",".join(line) + "\n" for line in lines))
+    assert "patient" not in file.read_text().splitlines()[0]
+    (result,) = read_results(run)
+    assert result.mean("honest/psnr") == 20 and [row["patient"] for row in result.rows] == ["", ""]
+    assert result.patients == {"a": "a", "b": "b"}, "each case counts as somebody of their own"
+
+
+def test_patients_are_counted_not_their_scans(run: Run) -> None:
+    scans = [{**row, "patient": "p"} for row in rows(20)]
+    commit_rows(result_file(run, "step-000500", "lidc-idri", "val"), scans)
+    rebuild_leaderboard(run)
+    assert read_leaderboard(run)[0]["patients"] == 1
+
+
 @pytest.mark.parametrize(
     "harm", [lambda t: t[:-10], lambda t: t.replace("honest/ssim", "ssim"), lambda t: ""]
 )

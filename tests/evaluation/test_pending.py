@@ -74,7 +74,14 @@ def test_a_torn_a_lost_and_a_stale_file_are_pending_again(make_run: MakeRun) -> 
     torn = result_file(run, "step-000000", "lctsc", "test")
     torn.write_text(torn.read_text()[:-20])
     result_file(run, "truth", "lidc-idri", "val").unlink()
-    assert told(run) == {("step-000000", "lctsc", "test"), ("truth", "lidc-idri", "val")}
+    without_patients = result_file(run, "step-000500", "lidc-idri", "val")
+    lines = [line.split(",") for line in without_patients.read_text().splitlines()]
+    without_patients.write_text("".join(",".join([line[0], *line[2:]]) + "\n" for line in lines))
+    assert told(run) == {
+        ("step-000000", "lctsc", "test"),
+        ("truth", "lidc-idri", "val"),
+        ("step-000500", "lidc-idri", "val"),
+    }
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("weights: mapper", "weights: mapper-ema"))
     assert {p.source for p in pending(run)} == {"step-000000", "step-000500", "truth"}

@@ -16,6 +16,8 @@ from xr2ct.evaluation.leaderboard import read_leaderboard
 from xr2ct.evaluation.predictions import evaluate_predictions
 from xr2ct.evaluation.results import read_results, read_rows, result_file
 from xr2ct.evaluation.score import score_files
+from xr2ct.evaluation.sweep import evaluate
+from xr2ct.reporting.study import Study
 from xr2ct.run import Run
 from xr2ct.store import Store
 from xr2ct.window import HuWindow
@@ -88,6 +90,9 @@ def test_predictions_from_elsewhere_join_the_table(
     assert [row["honest/mae_hu"] for row in found] == pytest.approx([100, 100], abs=1e-3)
     assert read_leaderboard(run)[0]["step"] == "theirs"
     assert [r.source for r in read_results(run)] == ["theirs"]
+    evaluate(run)
+    (theirs,) = [system for system in Study.of([run]).others if system.kind == "elsewhere"]
+    assert theirs.label == "theirs"
 
     np.save(tmp_path / f"{val[0].id}.npy", store.volume(val[0], 32))
     with pytest.raises(UserError, match="lacks 2 of the 3 cases of lidc-idri val"):

@@ -193,6 +193,14 @@ class TestMissing:
         (row,) = rows("missing", Study.of(runs))
         assert (row["run"], row["count"], row["cases"]) == ("1", 4, "p2, p3, p4, p5")
 
+    def test_a_seed_that_lacks_a_cohort(self, tmp_path: Path) -> None:
+        runs = [
+            made_run(tmp_path / "0", everywhere(1)),
+            made_run(tmp_path / "1", {VAL: BASE, TEST: BASE}, seed=1),
+        ]
+        (row,) = rows("missing", Study.of(runs))
+        assert (row["cohort"], row["run"], row["cases"]) == ("lctsc", "1", "not scored")
+
     def test_that_nothing_is_missing_is_said(self, tmp_path: Path) -> None:
         made = table("missing", Study.of([made_run(tmp_path / "run", everywhere(1))]))
         assert made.rows == [] and made.caption.startswith("Nothing is missing")

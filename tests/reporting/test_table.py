@@ -65,6 +65,13 @@ def test_no_text_ends_a_cell_early() -> None:
     assert "a$|$b" in table.latex()
 
 
+def test_signs_of_numbers() -> None:
+    table = replace(TABLE, rows=[{"cohort": "[x-ray]", "psnr": -1.5}])
+    assert "| [x-ray] |   −1.50 |" in table.markdown()
+    assert r"{[}x-ray{]} & $-$1.50 \\" in table.latex(), "a bracket after \\\\ would be its argument"
+    assert "-1.5" in table.csv()
+
+
 def test_html_escapes_and_marks_rows() -> None:
     text = TABLE.html()
     assert "&lt;lctsc&gt; &amp; co" in text and "<lctsc>" not in text

@@ -102,7 +102,8 @@ def _point(link: Path, target: Path) -> None:
 def _compose(run: Run) -> str:
     lines: list[list[Any]] = [[*LABELS, *COLUMNS]]
     for r in sorted(read_results(run), key=_order):
-        labels = [_shown(r), r.cohort, r.split, len(r.rows), views_label(r.views), r.scaling]
+        patients = len(set(r.patients.values()))
+        labels = [_shown(r), r.cohort, r.split, patients, views_label(r.views), r.scaling]
         lines.append([*labels, *[number(r.mean(column)) for column in COLUMNS]])
     return csv_text(lines)
 

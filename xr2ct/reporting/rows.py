@@ -10,7 +10,7 @@ from xr2ct.evaluation.results import Result
 from xr2ct.reporting.statistics import Summary
 from xr2ct.reporting.study import Study
 from xr2ct.reporting.systems import System
-from xr2ct.reporting.table import Cell, Column
+from xr2ct.reporting.table import Cell, Column, minus
 
 LABELS = (Column("cohort", "Cohort"), Column("split", "Split"), Column("system", "System"))
 SEEDS = Column("seeds", "Seeds", "d")
@@ -58,7 +58,7 @@ def interval(low: float, high: float, digits: int = 2, *, signed: bool = False) 
     if math.isnan(low) or math.isnan(high):
         return None
     sign = "+" if signed else ""
-    return f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
+    return minus(f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}")
 
 
 def counts(told: Summary) -> dict[str, Cell]:

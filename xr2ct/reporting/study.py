@@ -37,11 +37,14 @@ NAMES = {
 _SEEDS_ALONE = {"name", "label", "seed", "run_root", "tracking", "resolved", "exhibits"}
 """Keys in which the runs of one system may differ, but for the label."""
 
-_DEPENDS_ON_FILES = ("cohort", "size", "hu_window", "geometry", "views")
+_DEPENDS_ON_FILES = ("stores", "cohort", "size", "hu_window", "geometry", "views")
 _DEPENDS_ON = {
-    priors.MEAN: ("cohort", "size", "hu_window", "train_cases"),
-    priors.NEAREST: ("cohort", "size", "hu_window", "train_cases", "geometry", "views", "xray_scale"),
-    TRUTH: ("size", "hu_window", "geometry", "views"),
+    priors.MEAN: ("stores", "cohort", "size", "hu_window", "train_cases"),
+    priors.NEAREST: (
+        *("stores", "cohort", "size", "hu_window", "train_cases"),
+        *("geometry", "views", "xray_scale"),
+    ),
+    TRUTH: ("stores", "size", "hu_window", "geometry", "views"),
 }
 """Keys of `data` that a method without training, or the rows that it is scored on, depends on."""
 

@@ -36,7 +36,9 @@ class Column:
         value = row.get(self.key)
         if value is None:
             return "–"
-        return format(value, self.format) if self.format and not isinstance(value, str) else str(value)
+        if not self.format or isinstance(value, str):
+            return str(value)
+        return minus(format(value, self.format))
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ class Table(Exhibit):
         return "".join(f"<td{_class(c)}>{html.escape(c.text(row))}</td>" for c in self.columns)
 
 
+def minus(text: str) -> str:
+    """A number's text with a minus that is one."""
+    return text.replace("-", "−")
+
+
 def _plain(value: Cell) -> Cell:
     if not isinstance(value, float) or math.isfinite(value):
         return value
@@ -156,7 +163,7 @@ _TEX = {
     "×": r"$\times$", "·": r"$\cdot$", "−": "$-$", "¹": "$^1$", "ⁿ": "$^n$", "⁻": "$^-$", "Δ": r"$\Delta$",
     "α": r"$\alpha$", "θ": r"$\theta$", "λ": r"$\lambda$", "σ": r"$\sigma$", "≥": r"$\geq$", "≤": r"$\leq$",
     "∞": r"$\infty$", "→": r"$\to$", "…": r"\ldots{}", "<": "$<$", ">": "$>$", "|": "$|$",
-    '"': "''", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    '"': "''", "[": "{[}", "]": "{]}", "*": "{*}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{sign: "\\" + sign for sign in "&%$#_{}"},
 }  # fmt: skip
 

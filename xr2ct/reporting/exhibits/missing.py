@@ -35,12 +35,17 @@ def _unscored(study: Study) -> Iterator[dict[str, Cell]]:
     """Splits that a system was to be scored on, or that others are."""
     tested = {pair for pair in study.pairs if pair[1] == "test"}
     for pair in sorted(tested | _asked(study.systems), key=order):
-        lacking = [s for s in study.everyone if pair in _wanted(s, tested) and not study.results(s, *pair)]
-        if not lacking:
+        about: dict[str, Cell] = {"cohort": pair[0], "split": pair[1], "cases": "not scored"}
+        if pair not in study.pairs:
+            yield {"system": "everyone", **about}
             continue
-        nobody = pair not in study.pairs
-        for label in ["everyone"] if nobody else [system.label for system in lacking]:
-            yield {"cohort": pair[0], "split": pair[1], "system": label, "cases": "not scored"}
+        for system in (s for s in study.everyone if pair in _wanted(s, tested)):
+            scored = {result.run for result in study.results(system, *pair)}
+            if not scored:
+                yield {"system": system.label, **about}
+            elif system.kind == "ours":
+                absent = [run.path.name for run in system.runs if run.path.name not in scored]
+                yield from ({"system": system.label, "run": name, **about} for name in absent)
 
 
 def _wanted(system: System, tested: set[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -88,6 +88,24 @@ def test_the_legend_names_each_label_once_and_leaves_the_unnamed_out() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["repeat", "repeat, elsewhere", "mean chest"]
 
 
+@pytest.mark.parametrize("panels", [1, 2, 4])
+def test_long_labels_and_many_stay_inside_the_figure(panels: int) -> None:
+    labels = [f"system {i} by the recipe of its own publication, midrc-ricord-1b" for i in range(6)]
+    labels.append("one of a name that is longer than a single panel is wide, " * 2)
+    panel = Panel("x", "y", tuple(Series(label, (1, 2), (1, 2)) for label in labels))
+    figure = Chart("t", "", "", (panel,) * panels)._draw()
+    figure.draw_without_rendering()
+    box, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0
+    assert figure.axes[-1].get_window_extent().y0 > box.y1
+
+
+def test_ticks_that_would_run_into_each_other_keep_the_last() -> None:
+    panel = Panel("x", "y", (Series("a", (50, 800, 812), (1, 2, 3)),), log_x=True, ticks=(50, 800, 812))
+    (axes,) = Chart("t", "", "", (panel,))._draw().axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["50", "", "812"]
+
+
 def test_the_page_has_the_figure_and_the_caption_escaped() -> None:
     text = CHART.html()
     assert text.count("<svg") == 1 and "What &lt;it&gt; shows" in text and "<?xml" not in text

@@ -49,8 +49,8 @@ def test_views_of_several_systems_have_a_panel_for_each_cohort(tmp_path: Path) -
         for n in (1, 2)
     ]
     panels = chart("views", *runs).panels
-    assert [p.title for p in panels] == ["lidc-idri", "lidc-idri", OTHER, OTHER]
-    assert points(panels[2]) == {"repeat": {1: 18, 2: 19}, "backproject": {1: 18, 2: 19}}
+    assert [p.title for p in panels] == ["lidc-idri", OTHER, "lidc-idri", OTHER]
+    assert points(panels[1]) == {"repeat": {1: 18, 2: 19}, "backproject": {1: 18, 2: 19}}
 
 
 def test_one_number_of_views_is_no_figure(tmp_path: Path) -> None:

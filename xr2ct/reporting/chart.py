@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,10 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 _LEVELS = ("--", ":", "-.")
 _ACROSS = 3
 """Panels in a row."""
+_LEGEND_PT, _HANDLE_IN, _LETTERS_AN_INCH = 7.5, 0.6, 16
+"""Of the legend: its letters, what stands before and between its columns, and how many letters fit."""
+_TICKS_APART = 0.07
+"""Of the axis: labels nearer than this run into each other."""
 
 
 @dataclass(frozen=True)
@@ -105,28 +110,33 @@ class Chart(Exhibit):
 
         across = 2 if len(self.panels) == 4 else min(len(self.panels), _ACROSS)
         down = math.ceil(len(self.panels) / across)
-        handles = self._entries()
-        columns = max(1, min(len(handles), 2 * across))
-        legend_in = 0.17 * math.ceil(len(handles) / columns) + 0.15 if len(handles) > 1 else 0.0
-        size = (4.4 if across == 1 else 3.3 * across, 2.6 * down + legend_in)
-        figure = Figure(figsize=size, layout="constrained")
+        width = 4.4 if across == 1 else 3.3 * across
+        named, columns = self._legend(width)
+        rows = [list(named.values())[i : i + columns] for i in range(0, len(named), columns)]
+        lines = sum(max(text.count("\n") + 1 for text in row) for row in rows)
+        legend_in = 0.16 * lines + 0.15 if len(named) > 1 else 0.0
+        figure = Figure(figsize=(width, 2.6 * down + legend_in), layout="constrained")
         colours = self._colours()
         drawn: dict[str, Any] = {}
         for axes, panel in zip(figure.subplots(down, across, squeeze=False).flat, self.panels, strict=False):
             drawn = _draw_panel(axes, panel, colours) | drawn
         for axes in figure.axes[len(self.panels) :]:
             axes.set_axis_off()
-        if len(handles) > 1:
+        if len(named) > 1:
             figure.legend(
-                [drawn[h] for h in handles], handles, loc="outside lower center", ncols=columns,
-                frameon=False, fontsize=7.5,
+                [drawn[label] for label in named], list(named.values()), loc="outside lower center",
+                ncols=columns, frameon=False, fontsize=_LEGEND_PT,
             )  # fmt: skip
         return figure
 
-    def _entries(self) -> list[str]:
-        """The legend's labels, each once."""
-        named = [s.label for p in self.panels for s in p.series]
-        return [label for label in dict.fromkeys([*named, *self._levels()]) if label]
+    def _legend(self, width: float) -> tuple[dict[str, str], int]:
+        """Each label once with its text, and in how many columns they fit into `width` inches."""
+        labels = [s.label for p in self.panels for s in p.series] + self._levels()
+        longest = round((width - _HANDLE_IN) * _LETTERS_AN_INCH)
+        named = {label: textwrap.fill(label, longest) for label in dict.fromkeys(labels) if label}
+        widest = max((len(line) for text in named.values() for line in text.split("\n")), default=1)
+        fitting = int(width // (_HANDLE_IN + widest / _LETTERS_AN_INCH))
+        return named, max(1, min(len(named), fitting))
 
     def _levels(self) -> list[str]:
         return list(dict.fromkeys(label for p in self.panels for label in p.levels))
@@ -161,13 +171,24 @@ def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, Any]) -> dict[st
     if panel.log_x:
         axes.set_xscale("log")
     if panel.ticks:
-        axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
+        axes.set_xticks(panel.ticks, _tick_labels(panel))
         axes.minorticks_off()
     axes.set_xlabel(panel.xlabel)
     axes.set_ylabel(panel.ylabel)
     axes.set_title(panel.title, fontsize=9, loc="left")
     axes.grid(True)
     return drawn
+
+
+def _tick_labels(panel: Panel) -> list[str]:
+    """From the last backwards, without those that would run into the one before."""
+    at = [math.log(tick) if panel.log_x else tick for tick in panel.ticks]
+    apart = _TICKS_APART * (max(at) - min(at))
+    labels, last = [""] * len(at), math.inf
+    for i in sorted(range(len(at)), key=lambda i: -at[i]):
+        if last - at[i] >= apart:
+            labels[i], last = f"{panel.ticks[i]:g}", at[i]
+    return labels
 
 
 def _tone(series: Series) -> str:

@@ -99,8 +99,8 @@ def series(study: Study, line: Line, cohort: str, column: str, chance: Chance, *
 def cohort_panels(
     study: Study, found: Sequence[Line], xlabel: str, columns: dict[str, str], chance: Chance
 ) -> tuple[Panel, ...]:
-    """Of one line a panel for each metric, with a series for each cohort; of several a panel for each cohort
-    and metric, with a series for each line."""
+    """Of one line a panel for each metric, with a series for each cohort; of several a panel for each metric
+    and cohort, with a series for each line."""
     if len(found) == 1:
         return tuple(
             _panel(
@@ -111,8 +111,8 @@ def cohort_panels(
         )
     return tuple(
         _panel([series(study, line, c, column, chance) for line in found], xlabel, name, found, c)
-        for c in study.tested
         for column, name in columns.items()
+        for c in study.tested
     )
 
 

@@ -151,7 +151,7 @@ def left_out_rows(run: Run) -> list[dict[str, Any]]:
             "step": result.source,
             "cohort": result.cohort,
             "split": result.split,
-            "patients": len(result.rows),
+            "patients": len(set(result.patients.values())),
             "left_out": left_out.angle,
             "fill": left_out.fill,
             **{column: None if math.isnan(mean := result.mean(column)) else mean for column in COLUMNS},

@@ -15,7 +15,7 @@ from xr2ct.training.stopping import Listener
 
 _POLL_S = 0.2
 _INTERRUPTED_S = 5.0
-"""For a child that has had the terminal's Ctrl-C as well, before it is passed on."""
+"""For a child that has had the terminal's Ctrl-C as well to end, before it is told so again, and worse."""
 
 
 def run_child(
@@ -40,11 +40,11 @@ def run_child(
         try:
             _wait(child, listener, enough)
         except KeyboardInterrupt:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(_INTERRUPTED_S)
-            if child.poll() is None:
-                child.send_signal(SIGINT)
-            child.wait()
+            for end in (None, SIGINT, SIGTERM):
+                if end is not None:
+                    child.send_signal(end)
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(_INTERRUPTED_S)
             raise
         finally:
             if child.poll() is None:

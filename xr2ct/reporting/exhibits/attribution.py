@@ -82,14 +82,14 @@ def make_attribution(study: Study) -> Table | None:
 @exhibit("paper-fig8")
 def make_paper_fig8(study: Study) -> Gallery | None:
     """For each system slices of one patient, then the middle slice of several; a column for each view."""
-    found = {s: a for s in study.systems if (a := _attributions(study)[s.label])}
+    found = [(s, a) for s in study.systems if (a := _attributions(study)[s.label])]
     if not found:
         return None
-    most = max(found, key=lambda system: len(system.experiment.data.views))
-    every = [angle for system in (most, *found) for angle in system.experiment.data.views]
+    systems = sorted((s for s, _ in found), key=lambda s: -len(s.experiment.data.views))
+    every = [angle for system in systems for angle in system.experiment.data.views]
     angles = list(dict.fromkeys(every))
     heads, grid = [], []
-    for system, of_system in found.items():
+    for system, of_system in found:
         for head, row in _rows(system, of_system[:_PICTURED]):
             heads.append(head)
             grid.append(tuple(row.get(angle) for angle in angles))

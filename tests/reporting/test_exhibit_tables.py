@@ -118,6 +118,14 @@ class TestCohorts:
         assert "scans" in [column.key for column in made.columns]
         assert (made.rows[0]["patients"], made.rows[0]["scans"]) == (2, 3)
 
+    def test_the_size_is_told_where_there_are_several(self, study: Study, tmp_path: Path) -> None:
+        runs = [made_run(tmp_path / str(n), {TEST: BASE}, data={"size": n}) for n in (64, 128)]
+        for name in ("cohorts", "modes", "paper-table2"):
+            made = table(name, Study.of(runs))
+            assert "size" in [column.key for column in made.columns]
+            assert {row.get("size") for row in made.rows} - {None} == {"64³", "128³"}
+            assert "size" not in [column.key for column in table(name, study).columns]
+
 
 def test_modes_holds_every_definition(study: Study) -> None:
     (row,) = rows("modes", study, system="MSE", cohort="lctsc")

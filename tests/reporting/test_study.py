@@ -42,6 +42,7 @@ def test_a_second_run_of_the_same_seed_is_no_further_seed(tmp_path: Path) -> Non
             [{"data": {"views": [90]}}, {"data": {"views": [0]}}],
             ["made, views 90", "made, views 0"],
         ),
+        ([{}, {"data": {"size": 128}}], ["made, 64³", "made, 128³"]),
         ([{}, {"lift": "backproject"}], ["made, repeat", "made, backproject"]),
         (
             [{"method": {"name": "neural-ot", "blur": blur}} for blur in (0.5, 4)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from xr2ct.evaluation.results import Result
@@ -16,6 +16,7 @@ LABELS = (Column("cohort", "Cohort"), Column("split", "Split"), Column("system",
 SEEDS = Column("seeds", "Seeds", "d")
 PATIENTS = Column("patients", "Patients", "d")
 SCANS = Column("scans", "Scans", "d")
+SIZE = Column("size", "Volume", right=True)
 
 INTERVAL = (
     "95 %: the interval of the mean over patients by a bootstrap clustered by patient, each case averaged "
@@ -40,6 +41,7 @@ class Scored:
             "cohort": self.cohort,
             "split": self.split,
             "system": self.system.label,
+            "size": f"{self.system.experiment.data.size}³",
             "seeds": len(self.results) if self.system.kind == "ours" else None,
         }
 
@@ -65,9 +67,12 @@ def counts(told: Summary) -> dict[str, Cell]:
     return {"patients": told.patients, "scans": told.cases}
 
 
-def with_scans(columns: tuple[Column, ...], rows: list[dict[str, Cell]]) -> tuple[Column, ...]:
-    """The columns, with the number of scans after that of patients where some patient has several."""
-    if all(row.get("scans") == row.get("patients") for row in rows):
-        return columns
-    at = columns.index(PATIENTS) + 1
-    return (*columns[:at], SCANS, *columns[at:])
+def fitted(columns: tuple[Column, ...], rows: Sequence[Mapping[str, Cell]]) -> tuple[Column, ...]:
+    """The columns, with the volumes' size after the system where there are several, and the number of scans
+    after that of patients where some patient has several."""
+    shown = list(columns)
+    if len({row["size"] for row in rows if row.get("size")}) > 1:
+        shown.insert(next(i for i, c in enumerate(shown) if c.key == "system") + 1, SIZE)
+    if PATIENTS in shown and any(row.get("scans") != row.get("patients") for row in rows):
+        shown.insert(shown.index(PATIENTS) + 1, SCANS)
+    return tuple(shown)

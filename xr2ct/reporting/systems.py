@@ -113,6 +113,8 @@ def _texts(key: str, keys: Sequence[str], values: Sequence[Any]) -> list[str]:
         if len({len(views) for views in values}) == len({tuple(views) for views in values}):
             return [f"{len(views)} view{'s' if len(views) > 1 else ''}" for views in values]
         return [f"views {views_label(views)}" for views in values]
+    if key == "data.size":
+        return [f"{size}³" for size in values]
     if key == "data.train_cases":
         return [f"{'all' if n is None else n} training cases" for n in values]
     if key == "lift.kind" or _is_variant(key):

@@ -13,9 +13,9 @@ from xr2ct.reporting.rows import (
     SPREAD,
     Scored,
     counts,
+    fitted,
     interval,
     scored,
-    with_scans,
 )
 from xr2ct.reporting.statistics import mean, summary
 from xr2ct.reporting.study import Study
@@ -48,7 +48,7 @@ def cohorts(study: Study) -> Table:
         "the X-rays that came in; the truth's row is what the volume's grid alone costs. Each run's "
         "checkpoint was chosen on the training cohort's validation split alone."
     )
-    return Table("cohorts", "Cohorts", caption, with_scans(columns, rows), rows)
+    return Table("cohorts", "Cohorts", caption, fitted(columns, rows), rows)
 
 
 @exhibit("modes")
@@ -67,7 +67,7 @@ def modes(study: Study) -> Table:
         "body's or the lungs' voxels; rc2024: ×2000 as integers, peak 4095; x2ct: ×2500, peak 4095, over the "
         "volume or averaged over slices; psct: ×2500, peak 2500."
     )
-    return Table("modes", "The same volumes under every metric mode", caption, columns, rows)
+    return Table("modes", "The same volumes under every metric mode", caption, fitted(columns, rows), rows)
 
 
 def _honest(one: Scored) -> dict[str, Cell]:

@@ -14,9 +14,9 @@ from xr2ct.reporting.rows import (
     SPREAD,
     Scored,
     counts,
+    fitted,
     interval,
     scored,
-    with_scans,
 )
 from xr2ct.reporting.statistics import difference, mean, summary
 from xr2ct.reporting.study import Study
@@ -66,7 +66,7 @@ def data_efficiency(study: Study) -> Table | None:
         "training cases, paired by case. Training cases are the first of an order drawn with the seed, so a "
         "larger set holds each smaller one."
     )
-    return Table("data-efficiency", "Training-set size", caption, with_scans(columns, rows), rows)
+    return Table("data-efficiency", "Training-set size", caption, fitted(columns, rows), rows)
 
 
 @exhibit("ot")
@@ -92,7 +92,7 @@ def ot(study: Study) -> Table | None:
         "features, or as a multiple of their spread; the global batch that it sees; λ, the potential's "
         f"weight in the mapper's loss; k, the mapper's updates for each of the potential. {INTERVAL} {SPREAD}"
     )
-    return Table("ot", "Optimal transport", caption, with_scans(columns, rows), rows)
+    return Table("ot", "Optimal transport", caption, fitted(columns, rows), rows)
 
 
 def _scores(one: Scored) -> dict[str, Cell]:

@@ -14,9 +14,9 @@ from xr2ct.reporting.rows import (
     SPREAD,
     Scored,
     counts,
+    fitted,
     interval,
     scored,
-    with_scans,
 )
 from xr2ct.reporting.statistics import mean, summary
 from xr2ct.reporting.study import Study
@@ -50,7 +50,7 @@ def _maker(told: PaperTable) -> Callable[[Study], Table | None]:
             for cohort in dict.fromkeys(p.cohort for p in told.rows)
             for row in _block(told, study, cohort)
         ]
-        return Table(told.name, told.title, _caption(told, study), with_scans(_COLUMNS, rows), rows)
+        return Table(told.name, told.title, _caption(told, study), fitted(_COLUMNS, rows), rows)
 
     return make
 

@@ -13,9 +13,9 @@ from xr2ct.reporting.rows import (
     SEEDS,
     SPREAD,
     counts,
+    fitted,
     interval,
     scored,
-    with_scans,
 )
 from xr2ct.reporting.statistics import Difference, difference, holm, seed_means, summary
 from xr2ct.reporting.study import Study
@@ -61,7 +61,7 @@ def seeds(study: Study) -> Table | None:
         Column("half", "Half of it", ".2f"),
     )
     caption = f"Honest PSNR. {SPREAD} {INTERVAL} Neither kind of chance holds the other."
-    return Table("seeds", "Training seeds and patients", caption, with_scans(columns, rows), rows)
+    return Table("seeds", "Training seeds and patients", caption, fitted(columns, rows), rows)
 
 
 @exhibit("comparisons")
@@ -107,7 +107,7 @@ def comparisons(study: Study) -> Table | None:
     )
     if not everyone:
         caption += f" With more than {_ALL_PAIRS} systems each is compared with the first alone."
-    return Table("comparisons", "Paired tests", caption, with_scans(columns, rows), rows)
+    return Table("comparisons", "Paired tests", caption, fitted(columns, rows), rows)
 
 
 def _pairs(study: Study) -> tuple[list[tuple[System, System]], bool]:

@@ -28,6 +28,13 @@ def test_a_difference_is_white_where_there_is_none_blue_below_and_red_above() ->
     assert none == pytest.approx(np.ones(3), abs=0.05)
 
 
+def test_an_x_ray_is_made_coarser_by_means_and_a_small_one_is_left() -> None:
+    pixels = np.arange(16.0).reshape(4, 4)
+    assert pictures.coarser(pixels, 2).tolist() == [[2.5, 4.5], [10.5, 12.5]]
+    assert pictures.coarser(pixels, 3).shape == (2, 2)
+    assert pictures.coarser(pixels) is pixels and pictures.coarser(pixels[:3, :3], 2).shape == (3, 3)
+
+
 def test_the_median_patient_is_chosen_and_nobody_twice() -> None:
     scores = {"a": 20.0, "b": 22.0, "c": 18.0, "d": 25.0, "e": 21.0}
     assert choose(scores, ("median", "worst", "best")) == {"median": "e", "worst": "c", "best": "d"}

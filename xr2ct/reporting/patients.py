@@ -87,10 +87,11 @@ def patient_gallery(
     top = float(xrays.max())
     again = projections(volumes.made_hu, cube_mm, geometry, data.views)
     for angle, xray, projected in zip(data.views, xrays, again, strict=True):
+        seen, made_again = pictures.coarser(xray), pictures.coarser(projected)
         columns[f"{angle:g}°"] = (
-            pictures.grey(xray, 0, top, "X-ray in"),
-            pictures.grey(projected, 0, top, "projected again"),
-            pictures.signed(projected - xray, top / 2, f"difference, ±{top / 2:.1f}"),
+            pictures.grey(seen, 0, top, "X-ray in"),
+            pictures.grey(made_again, 0, top, "projected again"),
+            pictures.signed(made_again - seen, top / 2, f"difference, ±{top / 2:.1f}"),
         )
     return Gallery(
         f"patient-{volumes.case}",
@@ -110,21 +111,23 @@ def scored(study: Study, system: System) -> list[Result]:
 
 
 def patients_html(study: Study, system: System) -> Iterator[str]:
-    """Patients of a system's first run, each under its heading: the median, worst and best of the training
-    cohort, and, where there is no other system, the median one of every cohort."""
+    """Patients of a system's first run, each under its heading: of one system the median patient of every
+    cohort, and of the training cohort the worst and the best too; of several the training cohort's median."""
     run, experiment = system.runs[0], system.experiment
     data = experiment.data
     assert experiment.resolved is not None
     geometry, cube_mm = checkpoint_geometry(experiment), experiment.resolved.cube_mm
     mapper, _ = load_mapper(run.best, experiment.evaluation.weights)
+    alone = len(study.systems) == 1
     for result in scored(study, system):
         trained_on = result.cohort == data.cohort
-        if not trained_on and len(study.systems) > 1:
+        if not (trained_on or alone):
             continue
         scores = {row["case"]: row[PRIMARY] for row in result.rows}
         store = Store.open(data.store(result.cohort))
         cases = {case.id: case for case in store.cases}
-        for place, name in choose(scores, ("median", "worst", "best") if trained_on else ("median",)).items():
+        places = ("median", "worst", "best") if trained_on and alone else ("median",)
+        for place, name in choose(scores, places).items():
             volumes = reconstruct_case(store, cases[name], mapper, data)
             xrays = store.xray(cases[name], data.geometry, data.views)
             gallery = patient_gallery(volumes, xrays, data, geometry, cube_mm)

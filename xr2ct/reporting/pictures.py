@@ -12,6 +12,9 @@ DISPLAY_HU = (-1000.0, 400.0)
 DIFFERENCE_HU = 500.0
 """Largest difference that has a colour of its own."""
 
+MOST_PIXELS = 128
+"""Of an X-ray in a figure: a tile shows no more."""
+
 Colours = Literal["grey", "signed", "heat"]
 MAPS: dict[Colours, str] = {"grey": "gray", "signed": "RdBu_r", "heat": "inferno"}
 """Matplotlib's names. `signed` is blue below the window's middle, white at it, red above."""
@@ -54,6 +57,16 @@ def planes(volume: np.ndarray) -> dict[str, np.ndarray]:
     """
     z, y, x = (n // 2 for n in volume.shape)
     return {"axial": volume[z], "coronal": volume[::-1, y], "sagittal": volume[::-1, :, x]}
+
+
+def coarser(pixels: np.ndarray, most: int = MOST_PIXELS) -> np.ndarray:
+    """A square picture by means over blocks, of at most so many pixels a side; as it is where they do not
+    divide it."""
+    side = pixels.shape[0]
+    by = -(-side // most)
+    if by == 1 or pixels.shape != (side, side) or side % by:
+        return pixels
+    return pixels.reshape(side // by, by, side // by, by).mean((1, 3))
 
 
 def _shares(pixels: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -25,8 +25,6 @@ from xr2ct.weights import checkpoint_geometry, load_mapper
 
 _VIEWS = {"frontal": 0.0, "lateral": 90.0}
 _PLANES = ("axial", "coronal")
-_MOST_PIXELS = 128
-"""Of a projection: a figure shows no more."""
 
 Key = tuple[str, str]
 """Label of a system, and cohort."""
@@ -147,5 +145,5 @@ def _seen(hu: np.ndarray, system: System, view: str) -> np.ndarray:
     experiment = system.experiment
     assert experiment.resolved is not None
     geometry = checkpoint_geometry(experiment)
-    coarse = replace(geometry, pixels=min(geometry.pixels, _MOST_PIXELS))
+    coarse = replace(geometry, pixels=min(geometry.pixels, pictures.MOST_PIXELS))
     return projections(hu, experiment.resolved.cube_mm, coarse, [_VIEWS[view]])[0]

@@ -59,7 +59,7 @@ def test_an_oblique_view_does_not_fill_the_corners() -> None:
     even = RotateLift([45.0], X2CT, CUBE_MM, SIZE, "stretch")(torch.ones(1, 1, 256, 256))[0, 0]
     radius = (centres_mm(SIZE).square() + centres_mm(SIZE)[:, None].square()).sqrt()
     within = even[:, radius < CUBE_MM / 2 - 5]
-    torch.testing.assert_close(within, torch.ones_like(within))
+    torch.testing.assert_close(within, torch.ones_like(within), rtol=0, atol=1e-4)
     assert even[:, 0, 0].max() == even[:, -1, -1].max() == 0
 
 

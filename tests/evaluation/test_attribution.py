@@ -15,6 +15,8 @@ from xr2ct.evaluation.attribution import Attribution, attribute, attributions, s
 from xr2ct.models.lift import build_lift
 from xr2ct.models.mapper import Mapper
 from xr2ct.projection.geometry import Geometry
+from xr2ct.reporting.exhibits.attribution import make_attribution, make_paper_fig8
+from xr2ct.reporting.study import Study
 from xr2ct.run import Run
 
 MakeRun = Callable[..., Run]
@@ -63,15 +65,20 @@ def test_a_network_that_takes_views_has_gradients_on_their_pixels_alone() -> Non
     torch.testing.assert_close(of_views[:, 1], torch.full((1, 4, 4), 3.0))
 
 
-def test_of_a_run_it_is_that_of_its_best_checkpoint(make_run: MakeRun) -> None:
+def weighted(make_run: MakeRun) -> Run:
+    """A run whose best mapper makes 0.3 · the view at 90° − 0.1 · that at 0°."""
     run = make_run({500: 0.0})
-    for name in ("mapper", "mapper-ema"):
-        file = run.checkpoint(500) / f"{name}.safetensors"
-        weights = load_file(file)
-        kernel = torch.zeros_like(weights["backbone.weight"])
-        kernel[0, :, 1, 1, 1] = torch.tensor([0.3, -0.1])
-        save_file(weights | {"backbone.weight": kernel}, file)
+    file = run.checkpoint(500) / "mapper.safetensors"
+    weights = load_file(file)
+    kernel = torch.zeros_like(weights["backbone.weight"])
+    kernel[0, :, 1, 1, 1] = torch.tensor([0.3, -0.1])
+    save_file(weights | {"backbone.weight": kernel}, file)
     run.best.symlink_to("checkpoints/step-000500")
+    return run
+
+
+def test_of_a_run_it_is_that_of_its_best_checkpoint(make_run: MakeRun) -> None:
+    run = weighted(make_run)
     found = attributions(run)
     assert [a.case for a in found] == ["lidc-idri-test0", "lidc-idri-test1"]
     for told in found:
@@ -81,6 +88,25 @@ def test_of_a_run_it_is_that_of_its_best_checkpoint(make_run: MakeRun) -> None:
     share = [v.share for v in variability(found)]
     assert share == pytest.approx([0.75, 0.25])
     assert len(attributions(run, patients=1)) == 1
+
+
+def test_figure_and_table_of_a_run(make_run: MakeRun) -> None:
+    run = weighted(make_run)
+    study = Study.of([run])
+    table, figure = make_attribution(study), make_paper_fig8(study)
+    assert table is not None and figure is not None
+    assert [(row["view"], row["patients"]) for row in table.rows] == [(90.0, 2), (0.0, 2)]
+    assert [row["share"] for row in table.rows] == pytest.approx([0.75, 0.25])
+    assert figure.columns == ("90°", "0°")
+    assert figure.rows == (
+        *[f"run: lidc-idri-test0, slice {z}" for z in (8, 16, 24)],
+        "run: lidc-idri-test1, slice 16",
+    )
+    for row in figure.pictures:
+        first, second = row
+        assert first is not None and second is not None
+        assert (first.note, second.note, first.colours) == ("75%", "25%", "heat")
+        assert first.shares.mean() == pytest.approx(3 * second.shares.mean(), rel=1e-2)
 
 
 def test_every_lift_passes_gradients_on(make_run: MakeRun) -> None:

@@ -34,7 +34,7 @@ _DEFINITION = (
     "checkpoint of each system's first seed"
 )
 _COLUMNS = (
-    Column("method", "Method"),
+    Column("system", "System"),
     Column("view", "View", "g"),
     Column("patients", "Patients", "d"),
     Column("share", "Share", ".3f"),
@@ -57,7 +57,7 @@ def make_attribution(study: Study) -> Table | None:
             rows.append(
                 {
                     "kind": "ours",
-                    "method": system.label,
+                    "system": system.label,
                     "view": angle,
                     "patients": len(found),
                     "share": told.share,
@@ -81,7 +81,7 @@ def make_attribution(study: Study) -> Table | None:
 
 @exhibit("paper-fig8")
 def make_paper_fig8(study: Study) -> Gallery | None:
-    """For each system slices of one patient, then the middle slice of several; a column for each view."""
+    """For each system slices of one patient, then the middle slice of others; a column for each view."""
     found = [(s, a) for s in study.systems if (a := _attributions(study)[s.label])]
     if not found:
         return None
@@ -95,7 +95,7 @@ def make_paper_fig8(study: Study) -> Gallery | None:
             grid.append(tuple(row.get(angle) for angle in angles))
     caption = (
         f"{_DEFINITION}. Of each system first axial slices of one patient's lifted volume (the paper's upper "
-        "row), then the same slice of several patients (its lower row); front at the top, the patient's "
+        "row), then the middle one of others (its lower row); front at the top, the patient's "
         f"right on the left. Colours of a system end at the {_BRIGHTEST:.1%} quantile of its pictures. Under "
         "a picture: the view's share of that slice's magnitude."
     )
@@ -112,13 +112,14 @@ def _rows(system: System, found: Sequence[Attribution]) -> list[tuple[str, dict[
     places = shown_slices(system.experiment.data.size)
     middle = len(places) // 2 if sliced else 0
     told = [(found[0], i, f", slice {z}") for i, z in enumerate(places) if sliced]
-    told += [(a, middle, f", slice {places[middle]}" if sliced else "") for a in found]
+    others = found[1:] if sliced else found
+    told += [(a, middle, f", slice {places[middle]}" if sliced else "") for a in others]
     rows = []
     for attribution, i, where in told:
         pixels = attribution.shown[:, i]
         parts = shares(pixels.mean((1, 2), dtype=np.float64)[None])[0]
         row = {
-            angle: pictures.heat(picture, high, f"{part:.0%}")
+            angle: pictures.heat(picture, high, "" if np.isnan(part) else f"{part:.0%}")
             for angle, picture, part in zip(system.experiment.data.views, pixels, parts, strict=True)
         }
         rows.append((f"{system.label}: {attribution.case}{where}", row))

@@ -8,7 +8,7 @@ from xr2ct.reporting.study import Study
 from xr2ct.reporting.table import Cell, Column, Table
 
 _COLUMNS = (
-    Column("method", "Method"),
+    Column("system", "System"),
     Column("layer", "Layer", "d"),
     Column("dimension", "Features", "d"),
     Column("cases", "Cases", "d"),
@@ -29,7 +29,7 @@ def make_feature_spread(study: Study) -> Table | None:
     rows: list[dict[str, Cell]] = [
         {
             "kind": "ours",
-            "method": system.label,
+            "system": system.label,
             "layer": layer,
             "dimension": told.dimension,
             "cases": told.cases,

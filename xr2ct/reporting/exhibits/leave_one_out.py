@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from xr2ct.evaluation.left_out import read_left_out
 from xr2ct.evaluation.results import Result
 from xr2ct.reporting.exhibit import exhibit
+from xr2ct.reporting.rows import interval
 from xr2ct.reporting.statistics import difference, mean
 from xr2ct.reporting.study import Study, order
 from xr2ct.reporting.systems import System
@@ -15,13 +16,13 @@ from xr2ct.run import step_name
 
 _COLUMNS = (
     Column("cohort", "Cohort"),
-    Column("method", "Method"),
+    Column("system", "System"),
     Column("left_out", "View left out", "g"),
     Column("stand_in", "In its place"),
     Column("patients", "Patients", "d"),
     Column("psnr", "PSNR dB", ".2f"),
     Column("psnr_change", "Change dB", "+.2f"),
-    Column("interval", "95 %"),
+    Column("interval", "95 %", right=True),
     Column("ssim_change", "SSIM change", "+.3f"),
     Column("mae_hu_change", "MAE HU change", "+.1f"),
     Column("lungs_mae_hu_change", "Lungs MAE HU change", "+.1f"),
@@ -73,12 +74,12 @@ def _row(
     return {
         "kind": "ours",
         "cohort": cohort,
-        "method": system.label,
+        "system": system.label,
         "left_out": angle,
         "stand_in": _STAND_INS[fill],
         "patients": change.patients,
         "psnr": mean(without, "honest/psnr"),
         "psnr_change": change.mean,
-        "interval": f"{change.low:+.2f} to {change.high:+.2f}",
+        "interval": interval(change.low, change.high, signed=True),
         **{name: difference(without, whole, column).mean for name, column in _CHANGES.items()},
     }

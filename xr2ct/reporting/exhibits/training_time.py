@@ -10,7 +10,7 @@ from xr2ct.reporting.systems import System
 from xr2ct.reporting.table import Cell, Column, Table
 
 _COLUMNS = (
-    Column("method", "Method"),
+    Column("system", "System"),
     Column("seeds", "Seeds", "d"),
     Column("steps", "Outer steps", "d"),
     Column("best", "Best step", ".0f"),
@@ -41,7 +41,7 @@ def _row(study: Study, system: System) -> dict[str, Cell]:
     precisions = {r.precision for run in system.runs if (r := study.experiment(run).resolved)}
     return {
         "kind": "ours",
-        "method": system.label,
+        "system": system.label,
         "seeds": len(system.runs),
         "steps": system.experiment.training.steps,
         "best": fmean(run.best_step() or 0 for run in system.runs),

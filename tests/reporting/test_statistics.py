@@ -95,7 +95,8 @@ class TestDifference:
         assert told.mean == 0.5
         none = difference([result({"a": 1})], [result({"b": 1})], M)
         assert none.patients == 0 and math.isnan(none.p) and math.isnan(none.mean)
-        assert difference([], [], M).cases == 0
+        alone = difference([result({"a": 1})], [], M)
+        assert (alone.cases, alone.left_out) == (0, 1)
 
 
 class TestSignedRank:

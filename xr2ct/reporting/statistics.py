@@ -95,8 +95,8 @@ def difference(first: Sequence[Result], second: Sequence[Result], column: str) -
     """
     a, b = by_case(first, column), by_case(second, column)
     every = [{row["case"] for row in r.rows if not math.isnan(row[column])} for r in (*first, *second)]
-    common = sorted(set.intersection(*every)) if every else []
-    left_out = len(set.union(*every)) - len(common) if every else 0
+    common = sorted(set.intersection(*every)) if first and second else []
+    left_out = len(set().union(*every)) - len(common)
     paired = [0.0 if a[case] == b[case] else a[case] - b[case] for case in common]  # both may be infinite
     patients = _patients((*first, *second))
     whose = [patients[case] for case in common]

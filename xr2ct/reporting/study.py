@@ -69,9 +69,9 @@ class Study:
         data.scaling: no common table could hold their figures.
         """
         read = {run.path: _RunResults(run) for run in runs}
-        for run in runs:
-            if run.best_step() is None:
-                raise UserError(f"{run.path}: no best checkpoint yet; run `xr2ct evaluate {run.path}` first")
+        for path, told in read.items():
+            if told.best is None:
+                raise UserError(f"{path}: no best checkpoint yet; run `xr2ct evaluate {path}` first")
         if not read:
             raise UserError("no run to report on")
         scalings = sorted({told.experiment.data.scaling for told in read.values()})
@@ -105,6 +105,10 @@ class Study:
         """The configuration of one of the runs."""
         return self._read[run.path].experiment
 
+    def best(self, run: Run) -> int:
+        """Its best checkpoint's step, the same throughout however evaluation goes on meanwhile."""
+        return self._read[run.path].best or 0
+
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
         """Cohorts and splits that anyone is scored on: the seven cohorts in the paper's order, then others by
@@ -126,7 +130,7 @@ class Study:
         seen: dict[tuple[str, str, int | None], Result] = {}
         for run in system.runs:
             experiment = self.experiment(run)
-            source = system.source or step_name(run.best_step() or 0)
+            source = system.source or step_name(self.best(run))
             seed = experiment.seed if system.source is None or _is_drawn(system.source, experiment) else None
             for result in (r for r in self._read[run.path].results if r.source == source):
                 first = seen.setdefault((result.cohort, result.split, seed), result)
@@ -159,6 +163,10 @@ class _RunResults:
     def experiment(self) -> Experiment:
         return self.run.experiment()
 
+    @cached_property
+    def best(self) -> int | None:
+        return self.run.best_step()
+
     @property
     def results(self) -> list[Result]:
         """Of the best checkpoint and of every source without one."""
@@ -170,9 +178,8 @@ class _RunResults:
 
     @cached_property
     def _files(self) -> tuple[list[Result], list[Means]]:
-        best = self.run.best_step()
         every = read_results(self.run)
-        return [r for r in every if r.step in (None, best)], [r.means() for r in every]
+        return [r for r in every if r.step in (None, self.best)], [r.means() for r in every]
 
 
 def _trained(read: Sequence[_RunResults]) -> list[Group]:

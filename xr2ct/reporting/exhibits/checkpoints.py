@@ -15,7 +15,7 @@ def checkpoints(study: Study) -> Table:
     rows: list[dict[str, Cell]] = []
     for system in study.systems:
         for run, seed in zip(system.runs, system.seeds, strict=True):
-            best = run.best_step()
+            best = study.best(run)
             by_step: dict[int, dict[str, Cell]] = {}
             for result in (r for r in study.every(run) if r.step is not None):
                 row = by_step.setdefault(result.step or 0, {"system": system.label, "seed": seed})

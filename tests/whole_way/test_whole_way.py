@@ -97,7 +97,7 @@ def test_the_page_holds_everything_inside_it(whole_way: WholeWay) -> None:
     page = _References()
     page.feed(whole_way.page.read_text())
     assert all(s.startswith(("data:", "#")) for s in page.sources)
-    assert "script" not in page.tags and {"table", "svg", "img"} <= page.tags
+    assert "script" not in page.tags and {"table", "svg", "image"} <= page.tags
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
@@ -130,10 +130,28 @@ def test_each_table_comes_in_three_forms(whole_way: WholeWay, name: str) -> None
         assert (whole_way.page.parent / f"{name}.{suffix}").stat().st_size > 0
 
 
+@pytest.mark.parametrize("name", ["projections", "planes"])
+def test_each_figure_comes_in_three_forms(whole_way: WholeWay, name: str) -> None:
+    for suffix in ("pdf", "svg", "csv"):
+        assert (whole_way.page.parent / f"{name}.{suffix}").stat().st_size > 0
+
+
+def test_tables_and_figures_are_drawn_again_from_their_locks(whole_way: WholeWay, tmp_path: Path) -> None:
+    """With the folder alone: no run, no store."""
+    report = Path(shutil.copytree(whole_way.page.parent, tmp_path / "kept"))
+    locks = sorted(report.glob("*.lock.json"))
+    done = xr2ct("report", "--from", *locks, "--out", tmp_path / "again")
+    drawn = sorted((tmp_path / "again").iterdir())
+    assert len(drawn) == 3 * len(locks) == len(done.stdout.splitlines())
+    assert all(file.read_bytes() == (report / file.name).read_bytes() for file in drawn)
+
+
 def test_printed_figures_stand_beside_ours_under_their_mode(whole_way: WholeWay) -> None:
     text = (whole_way.page.parent / "paper-table2.md").read_text()
-    assert re.search(r"lidc-idri +\| repeat and concatenate, as printed +\| 2 +\| 0.527 \| 24.35", text)
-    assert re.search(r"lctsc +\| small, step \d", text)
+    assert re.search(
+        r"lidc-idri +\| repeat and concatenate, as printed +\| +2 \|.*\| 0\.527 \| +24\.35 ", text
+    )
+    assert re.search(r"lctsc +\| small +\| +2 ", text)
     assert "rc2024" in text and "no comparison" in text
 
 

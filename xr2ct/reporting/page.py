@@ -61,7 +61,7 @@ tr.ours td { background: #eaf2fb; font-weight: 600; }
 tr.paper td { color: var(--soft); font-style: italic; }
 figure { margin: 0; }
 figure.drawn { margin: 8px 0 22px; overflow-x: auto; }
-figure.drawn svg { max-width: 100%; height: auto; min-width: min(100%, 640px); }
+figure.drawn svg { display: block; }
 figcaption { font-size: 13px; padding-top: 6px; max-width: 92ch; }
 .note ul { margin: 4px 0 0; padding-left: 20px; }
 dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 3px 18px; font-size: 13.5px; }

@@ -83,11 +83,11 @@ def format_summary(told: Mapping[str, Any]) -> str:
     lines = [
         f"{told['name']}: {told['size']}³ from views at {views}",
         "",
-        f"{'network':<12}{'parameters':>12}{'forward a sample':>20}{'saved for backward':>22}",
+        f"{'network':<14}{'parameters':>12}{'forward a sample':>20}{'saved for backward':>22}",
     ]
     for name, n in told["networks"].items():
         lines.append(
-            f"{name:<12}{n['parameters'] / 1e6:>10.2f} M{n['flops'] / 1e12:>14.3f} TFLOP"
+            f"{name:<14}{n['parameters'] / 1e6:>10.2f} M{n['flops'] / 1e12:>14.3f} TFLOP"
             f"{n['saved_bytes'] / GIB:>18.2f} GiB" + ("" if n["trained"] else "  never trained")
         )
     precision = "fp32, the larger" if told["precision"] == "auto" else told["precision"]

@@ -13,6 +13,7 @@ import torch
 
 from xr2ct.config import Experiment, load_experiment
 from xr2ct.errors import UserError, WorkFailed
+from xr2ct.evaluation.pairs import Stores, find_pairs
 from xr2ct.run import Run
 from xr2ct.store import Store, layout
 from xr2ct.training import checkpoints, start
@@ -59,6 +60,32 @@ def begun(experiment: Experiment, folder: Path) -> Run:
 def test_data_that_is_not_there(experiment: Experiment, keys: dict[str, object], told: str) -> None:
     with pytest.raises(UserError, match=told):
         start.open_training_data(changed(experiment, "data", **keys))
+
+
+def test_fewer_to_learn_from_leave_who_is_tested_as_it_is(experiment: Experiment, tmp_path: Path) -> None:
+    path = tmp_path / "stores" / "lidc-idri.zarr"
+    shutil.copytree(experiment.data.stores / path.name, path)
+    group = json.loads((path / "zarr.json").read_text())
+    for row, split in zip(
+        group["attributes"]["cases"], ("train", "train", "train", "val", "test"), strict=True
+    ):
+        row["split"] = split
+    # A patient with two scans, of which a smaller set may have one.
+    group["attributes"]["cases"][1]["patient"] = group["attributes"]["cases"][0]["patient"]
+    (path / "zarr.json").write_text(json.dumps(group))
+    sets = []
+    for number in (1, 2, None):
+        few = changed(experiment, "data", stores=path.parent, train_cases=number)
+        store, cases = start.open_training_data(few)
+        sets.append({case.id for case in cases})
+        tested = {case.patient for split in ("val", "test") for case in store.split(split)}
+        assert len(tested) == 2 and tested.isdisjoint(case.patient for case in cases)
+        pairs = find_pairs(few, ["lidc-idri"], {}, Stores())
+        assert [(p.split, [c.id for c in p.cases]) for p in pairs] == [
+            ("val", ["case3"]),
+            ("test", ["case4"]),
+        ]
+    assert sets[0] < sets[1] < sets[2] == {"case0", "case1", "case2"}
 
 
 def test_first_of_a_seeded_order(experiment: Experiment, stores: Path) -> None:

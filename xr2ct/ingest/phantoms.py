@@ -114,6 +114,7 @@ def make_phantom_store(
     where the store was begun otherwise, and `WorkFailed` where it cannot be made.
     """
     if not wanted.missing:
+        log.info("%s: is there, and stays as it is", wanted.path)
         return
     work, workers = wanted.work, workers or os.cpu_count() or 1
     work.mkdir(parents=True, exist_ok=True)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
-import os
-import subprocess
-import sys
 
 import matplotlib
 import pytest
@@ -43,20 +39,9 @@ def again(chart: Chart) -> Chart:
     return Chart.from_source(json.loads(json.dumps(values).replace("NaN", "null")), arrays)
 
 
-def test_its_source_draws_the_same_bytes_in_another_process() -> None:
-    code = (
-        "import sys, json, hashlib\n"
-        "from xr2ct.reporting.chart import Chart\n"
-        "files = Chart.from_source(json.loads(sys.argv[1]), {}).files()\n"
-        "print(json.dumps({s: hashlib.sha256(b).hexdigest() for s, b in files.items()}))\n"
-    )
-    values = json.dumps(CHART.source()[0]).replace("NaN", "null")
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, values], env=environment, capture_output=True, text=True, check=True
-    )
-    here = {suffix: hashlib.sha256(content).hexdigest() for suffix, content in CHART.files().items()}
-    assert set(here) == {"pdf", "svg", "csv"} and json.loads(done.stdout) == here
+def test_its_source_draws_the_same_bytes() -> None:
+    files = CHART.files()
+    assert set(files) == {"pdf", "svg", "csv"} and again(CHART).files() == files
 
 
 def test_a_users_settings_change_nothing() -> None:
@@ -98,6 +83,12 @@ def test_long_labels_and_many_stay_inside_the_figure(panels: int) -> None:
     box, whole = figure.legends[0].get_window_extent(), figure.bbox
     assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0
     assert figure.axes[-1].get_window_extent().y0 > box.y1
+
+
+def test_steps_are_whole_numbers() -> None:
+    panel = Panel("step", "y", (Series("a", (1, 2, 3), (1, 2, 3)),))
+    (axes,) = Chart("t", "", "", (panel,))._draw().axes
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 
 def test_ticks_that_would_run_into_each_other_keep_the_last() -> None:

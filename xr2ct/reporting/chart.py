@@ -173,6 +173,8 @@ def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, Any]) -> dict[st
     if panel.ticks:
         axes.set_xticks(panel.ticks, _tick_labels(panel))
         axes.minorticks_off()
+    elif not panel.log_x and all(float(x).is_integer() for s in panel.series for x in s.x):
+        axes.locator_params("x", integer=True)
     axes.set_xlabel(panel.xlabel)
     axes.set_ylabel(panel.ylabel)
     axes.set_title(panel.title, fontsize=9, loc="left")

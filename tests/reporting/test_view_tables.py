@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from made_study import BEST, made_run, put
 
+from xr2ct.errors import UserError
 from xr2ct.reporting.exhibits.leave_one_out import make_leave_one_out
 from xr2ct.reporting.exhibits.training_time import make_training_time
 from xr2ct.reporting.study import Study
@@ -52,7 +53,11 @@ def test_zeros_stand_apart_from_the_mean_view(tmp_path: Path) -> None:
 
 
 def test_nothing_left_out_has_no_table(tmp_path: Path) -> None:
-    assert make_leave_one_out(Study.of([made_run(tmp_path / "run", {TEST: {"a": 20.0}})])) is None
+    one = made_run(tmp_path / "one", {TEST: {"a": 20.0}}, data={"views": [90]})
+    assert make_leave_one_out(Study.of([one])) is None
+    two = made_run(tmp_path / "two", {TEST: {"a": 20.0}}, data={"views": [90, 0]})
+    with pytest.raises(UserError, match="evaluate RUN --leave-out"):
+        make_leave_one_out(Study.of([one, two]))
 
 
 def test_training_time_is_that_of_the_steps_averaged_over_seeds(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from xr2ct.errors import UserError
 from xr2ct.evaluation.left_out import read_left_out
 from xr2ct.evaluation.results import Result
 from xr2ct.reporting.exhibit import exhibit
@@ -43,9 +44,15 @@ _CAPTION = (
 
 @exhibit("leave-one-out")
 def make_leave_one_out(study: Study) -> Table | None:
-    """By cohort, system and view; of each run's best checkpoint."""
-    rows = [row for system in study.systems for row in _rows(study, system)]
+    """By cohort, system and view; of each run's best checkpoint. None where nobody has two views.
+
+    Raises `UserError` where views could be left out and none was.
+    """
+    able = [system for system in study.systems if len(system.experiment.data.views) > 1]
+    rows = [row for system in able for row in _rows(study, system)]
     if not rows:
+        if able:
+            raise UserError("no view was left out yet: `xr2ct evaluate RUN --leave-out` does it")
         return None
     cohorts = {cohort: place for place, (cohort, _) in enumerate(study.pairs)}
     rows.sort(key=lambda row: cohorts[str(row["cohort"])])  # stable: systems and views stay in order

@@ -53,7 +53,8 @@ def threshold_masks(views: Tensor) -> Tensor:
     Of each picture alone, and the same for any brightness and contrast of it. Air is what lies in the lowest
     tenth of its range. What is left is parted by Otsu's threshold: the thinner part is `LUNGS`. The denser
     part is parted by Otsu's threshold again: what is above is `BONES`, the spine with what lies before it,
-    which a threshold cannot tell apart. It stands in for the publication's segmentations, never released.
+    which a threshold cannot tell apart; as the body's rim, thin as lungs, counts with them. It stands in for
+    the publication's segmentations, never released.
     """
     pixels = views.to(torch.promote_types(views.dtype, torch.float32)).flatten(2)
     low, high = pixels.aminmax(dim=2, keepdim=True)

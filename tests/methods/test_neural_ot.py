@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
+from plain_engine import Plain
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment, validate
@@ -26,33 +26,6 @@ SMALL = neural_ot.Config(
     potential={"base_channels": 2, "max_channels": 4},
     features={"widths": (2, 2, 4, 4), "calibration_batches": 1},
 )
-
-
-class Plain:
-    """An engine of one process: autograd and AdamW."""
-
-    def __init__(self, network: nn.Module, accumulation: int = 1) -> None:
-        self.network = network
-        self.accumulation = accumulation
-        self.adam = torch.optim.AdamW(network.parameters(), lr=1e-3, eps=1e-3)
-        self.updates = 0
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        return self.network(*inputs)
-
-    @contextmanager
-    def held(self) -> Iterator[nn.Module]:
-        self.network.requires_grad_(False)
-        yield self.network
-        self.network.requires_grad_(True)
-
-    def backward(self, output: Tensor, gradient: Tensor) -> None:
-        output.backward(gradient)
-
-    def step(self) -> None:
-        self.adam.step()
-        self.adam.zero_grad()
-        self.updates += 1
 
 
 def _batches() -> Iterator[Batch]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 import pytest
 import torch
+from plain_engine import Plain
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment, validate
@@ -29,35 +29,20 @@ MAPPER = {
 }
 
 
-class Plain:
-    """An engine of one process: autograd and Adam, with what it did put down in a list."""
+class Told(Plain):
+    """An engine that keeps the gradients of each update, and puts its name down when it makes one."""
 
     def __init__(self, name: str, network: nn.Module, done: list[str], accumulation: int) -> None:
+        super().__init__(network, accumulation)
         self.name = name
-        self.network = network
         self.done = done
-        self.accumulation = accumulation
-        self.adam = torch.optim.Adam(network.parameters(), lr=1e-3)
         self.gradients: list[dict[str, Tensor]] = []
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        return self.network(*inputs)
-
-    @contextmanager
-    def held(self) -> Iterator[nn.Module]:
-        self.network.requires_grad_(False)
-        yield self.network
-        self.network.requires_grad_(True)
-
-    def backward(self, output: Tensor, gradient: Tensor) -> None:
-        output.backward(gradient)
 
     def step(self) -> None:
         named = self.network.named_parameters()
         self.gradients.append({n: p.grad.clone() for n, p in named if p.grad is not None})
-        self.adam.step()
-        self.adam.zero_grad()
         self.done.append(self.name)
+        super().step()
 
 
 def _method(**keys: Any) -> gan.Gan:
@@ -78,11 +63,11 @@ def _batch(index: int) -> Batch:
 
 def _step(
     method: gan.Gan, accumulation: int = 1
-) -> tuple[dict[str, float], dict[str, Plain], list[str], list[int]]:
+) -> tuple[dict[str, float], dict[str, Told], list[str], list[int]]:
     """One outer step: losses, engines, the order of updates and the batches drawn."""
     done: list[str] = []
     drawn: list[int] = []
-    engines = {name: Plain(name, n, done, accumulation) for name, n in method.networks.items()}
+    engines = {name: Told(name, n, done, accumulation) for name, n in method.networks.items()}
 
     def batches() -> Iterator[Batch]:
         for index in count():

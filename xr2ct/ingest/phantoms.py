@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 SEED = 0
 """Of the patients and their splits: the same for every experiment, whatever its own seed."""
 
-AT_ONCE = 32
-"""Patients whose DICOM is on the disk at one time, 10 MB each."""
+AT_ONCE = 8
+"""Patients whose DICOM is on the disk at one time, 10 MB each, and who are done before a stop is heard."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_an_exhibit_is_rebuilt_without_the_run(old: Path, name: str) -> None:
 
 def test_nothing_of_the_machine_is_in_it(old: Path) -> None:
     for file in (path for path in old.rglob("*") if path.is_file()):
-        content = file.read_bytes()
-        for root in (b"/work/", b"/tmp/", b"/home/", b"/root/", b"/Users/"):
-            assert root not in content, file
+        # Of text: a picture's bytes may say anything.
+        if file.suffix in (".json", ".yaml", ".jsonl", ".csv", ".md", ".tex", ".svg"):
+            found = re.search(r"""["' =]/[a-z]+/[^"' ]*""", file.read_text(encoding="utf-8"))
+            assert found is None, f"{file}: {found}"

@@ -113,3 +113,13 @@ def test_a_file_system_without_links_says_so(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(WorkFailed, match="makes no hard links"):
         create(tmp_path / "file", "mine")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_taken_away_in_the_moment_it_was_in_the_way_is_no_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_the_way(source: Path, target: Path) -> None:
+        raise FileExistsError(errno.EEXIST, "and gone by now")
+
+    monkeypatch.setattr(os, "link", in_the_way)
+    assert not create(tmp_path / "file", "mine")

@@ -52,7 +52,9 @@ def _link(file: Path, path: Path) -> bool:
         os.link(file, path)
     except FileExistsError:
         # Over NFS the answer to a link that was made may be lost and the request sent again.
-        return path.exists() and path.samefile(file)
+        with suppress(FileNotFoundError):  # taken away by another process meanwhile
+            return path.samefile(file)
+        return False
     except OSError as error:
         if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise WorkFailed(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import train_process
 import yaml
+from tiny import tiny_experiment
 
 from xr2ct.run import Run
 
@@ -29,33 +30,7 @@ class Trainer:
 
     def config(self, name: str = "tiny", **sections: dict[str, Any]) -> Path:
         """A configuration's file: the tiny one with keys of its sections, or a component, replaced."""
-        values: dict[str, Any] = {
-            "name": name,
-            "run_root": str(self.folder / "runs"),
-            "data": {"stores": str(self.stores), "size": 16},
-            "mapper": {"name": "tiny-conv"},
-            "method": {
-                "name": "neural-ot",
-                "mapper_updates": 1,
-                "potential": {"base_channels": 2, "max_channels": 4},
-                "features": {"widths": [2, 2, 4, 4], "calibration_batches": 1},
-            },
-            "optimizer": {"lr_per_sample": 1e-3},
-            "training": {
-                "steps": 12,
-                "warmup_steps": 2,
-                "batch": 2,
-                "precision": "fp32",
-                "checkpoint_every": 3,
-                "threads": 1,
-                "device": "cpu",
-                "ema": {"every": 2},
-            },
-            "tracking": {"enabled": False},
-        }
-        for section, keys in sections.items():
-            # A component's keys go with its name.
-            values[section] = keys if "name" in keys else {**values.get(section, {}), **keys}
+        values = tiny_experiment(name, self.folder / "runs", self.stores, sections)
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         return path

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from bed import Bed, wait_until
-from trials import STEPS, TRAINING_CASES, Trials, Undisturbed, assert_same_run, write_store
+from tiny import STEPS
+from trials import TRAINING_CASES, Trials, Undisturbed, assert_same_run, write_store
 
 from xr2ct.cohorts.names import COHORTS
 from xr2ct.evaluation.pending import pending

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from trials import STEPS, Trials, Undisturbed, assert_whole, losses
+from tiny import STEPS
+from trials import Trials, Undisturbed, assert_whole, losses
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 from bed import Bed, lines_of, wait_until
+from tiny import tiny_experiment
 
 from xr2ct.projection.geometry import Geometry
 from xr2ct.run import Run
@@ -24,7 +25,6 @@ from xr2ct.training import checkpoints
 GEOMETRY = Geometry("x2ct", sad_mm=541.0, sid_mm=949.0, detector_mm=500.0, pixels=16)
 ANGLES = (0.0, 90.0, 180.0, 270.0)
 SIZE = 16
-STEPS = 12
 TRAINING_CASES = {"train": 5, "val": 2, "test": 2}
 
 
@@ -48,35 +48,12 @@ def write_store(folder: Path, cohort: str, splits: Mapping[str, int], seed: int 
     return path
 
 
-def experiment_values(run_root: Path, stores: Path, name: str, sections: Mapping[str, Any]) -> dict[str, Any]:
+def experiment_values(
+    run_root: Path, stores: Path, name: str, sections: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """A configuration that trains within seconds, with keys of its sections replaced."""
-    values: dict[str, Any] = {
-        "name": name,
-        "run_root": str(run_root),
-        "data": {"stores": str(stores), "size": SIZE},
-        "mapper": {"name": "tiny-conv"},
-        "method": {
-            "name": "neural-ot",
-            "mapper_updates": 1,
-            "potential": {"base_channels": 2, "max_channels": 4},
-            "features": {"widths": [2, 2, 4, 4], "calibration_batches": 1},
-        },
-        "optimizer": {"lr_per_sample": 1e-3},
-        "training": {
-            "steps": STEPS,
-            "warmup_steps": 2,
-            "batch": 4,
-            "precision": "fp32",
-            "checkpoint_every": 3,
-            "threads": 1,
-            "device": "cpu",
-            "ema": {"every": 2},
-        },
-        "tracking": {"enabled": False},
-    }
-    for section, keys in sections.items():
-        values[section] = {**values.get(section, {}), **keys}
-    return values
+    training = {"batch": 4, **sections.get("training", {})}
+    return tiny_experiment(name, run_root, stores, {**sections, "training": training})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from xr2ct.config import dump
@@ -49,13 +49,14 @@ def write_report(
     exhibit that nobody knows.
     """
     study = Study.of(runs)
-    wanted = _wanted(study, runs)
+    asked = _asked(study, runs)
+    wanted = {name: maker(name) for name in asked or DEFAULT}
     told = [*command] if command else ["xr2ct", "report", *(str(r.path) for r in runs), "--out", str(out)]
     locked = [lock_run(run, study.experiment(run)) for run in runs]
     parts: list[Part] = []
     without = list(absent)
     for name, make in wanted.items():
-        exhibit = _make(name, make, study, without)
+        exhibit = _make(name, make, study, asked, without)
         if exhibit is not None:
             files = _files_note(write_exhibit(exhibit, out, told, locked))
             parts.append(Part(exhibit.name, exhibit.title, exhibit.html() + files))
@@ -70,22 +71,24 @@ def write_report(
     return page
 
 
-def _wanted(study: Study, runs: Sequence[Run]) -> dict[str, Maker]:
-    named = dict.fromkeys(name for run in runs for name in study.experiment(run).exhibits)
-    return {name: maker(name) for name in named or DEFAULT}
+def _asked(study: Study, runs: Sequence[Run]) -> list[str]:
+    """What the configurations name, each once, in their order."""
+    return list(dict.fromkeys(name for run in runs for name in study.experiment(run).exhibits))
 
 
-def _make(name: str, make: Maker, study: Study, without: list[str]) -> Exhibit | None:
-    """The exhibit; where there is none, why is added to `without`."""
+def _make(name: str, make: Maker, study: Study, asked: Collection[str], without: list[str]) -> Exhibit | None:
+    """The exhibit; where there is none and it was asked for, or it failed, why is added to `without`."""
     try:
-        exhibit = make(study)
+        if (exhibit := make(study)) is not None:
+            return exhibit
+        if name not in asked:
+            return None
         why = "nothing to show in it"
     except (UserError, WorkFailed) as error:
-        exhibit, why = None, first_line(error)
-    if exhibit is None:
-        without.append(f"{name}: {why}")
-        log.info("%s", without[-1])
-    return exhibit
+        why = first_line(error)
+    without.append(f"{name}: {why}")
+    log.info("%s", without[-1])
+    return None
 
 
 def _files_note(lock: Lock) -> str:

@@ -22,7 +22,7 @@ INTERVAL = (
     "95 %: the interval of the mean over patients by a bootstrap clustered by patient, each case averaged "
     "over seeds first."
 )
-SPREAD = "SD of seeds: the standard deviation of the training seeds' means."
+SPREAD = "SD of seeds, where there are several: the standard deviation of their means."
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ def counts(told: Summary) -> dict[str, Cell]:
 
 def fitted(columns: tuple[Column, ...], rows: Sequence[Mapping[str, Cell]]) -> tuple[Column, ...]:
     """The columns, with the volumes' size after the system where there are several, and the number of scans
-    after that of patients where some patient has several."""
-    shown = list(columns)
+    after that of patients where some patient has several; without seeds and their spread where all have one."""
+    several = any(row.get("seeds") not in (None, 1) for row in rows)
+    shown = [column for column in columns if several or column.key not in ("seeds", "spread")]
     if len({row["size"] for row in rows if row.get("size")}) > 1:
         shown.insert(next(i for i, c in enumerate(shown) if c.key == "system") + 1, SIZE)
     if PATIENTS in shown and any(row.get("scans") != row.get("patients") for row in rows):

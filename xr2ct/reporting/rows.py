@@ -69,7 +69,7 @@ def counts(told: Summary) -> dict[str, Cell]:
 
 def fitted(columns: tuple[Column, ...], rows: Sequence[Mapping[str, Cell]]) -> tuple[Column, ...]:
     """The columns, with the volumes' size after the system where there are several, and the number of scans
-    after that of patients where some patient has several; without seeds and their spread where all have one."""
+    after that of patients where one has several; without seeds and their spread where all have one."""
     several = any(row.get("seeds") not in (None, 1) for row in rows)
     shown = [column for column in columns if several or column.key not in ("seeds", "spread")]
     if len({row["size"] for row in rows if row.get("size")}) > 1:

@@ -155,11 +155,11 @@ class NeuralOT(Method):
         outputs, draws = [], []
         with torch.set_grad_enabled(once):
             for part in parts:
-                draws.append(Draws(part.views))
+                draws.append(None if once else Draws(part.views))
                 outputs.append(mapper(*part.inputs))
         gradient, losses = self.mapper_loss(outputs, d, batch.ct)
         for part, output, drawn, own in zip(parts, outputs, draws, gradient.chunk(len(parts)), strict=True):
-            if not once:
+            if drawn is not None:
                 with drawn.again():
                     output = mapper(*part.inputs)
             mapper.backward(output, own)

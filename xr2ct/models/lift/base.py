@@ -55,7 +55,7 @@ class PictureLift(Lift):
 
     `isocentre` takes a pixel for its pitch in the isocentre's plane and leaves voxels outside of the beam at
     0; `stretch` fits the picture to the cube, as the paper does. `ascend` says of each view whether its
-    columns count up with the lateral axis.
+    columns count up with the lateral axis; where unset, with that across the grid axis nearest its beam.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class PictureLift(Lift):
         geometry: Geometry,
         cube_mm: float,
         size: int,
-        scale: Scale,
-        ascend: Sequence[bool],
+        scale: Scale = "isocentre",
+        ascend: Sequence[bool] | None = None,
     ) -> None:
         super().__init__(angles, geometry, cube_mm, size)
         isocentre = geometry.pixel_mm / geometry.magnification
@@ -73,7 +73,9 @@ class PictureLift(Lift):
         voxel = cube_mm / size
         up = resampling(size, voxel, geometry.pixels, pitch, max(voxel, pitch))
         # Rows count from the head down and z upwards; columns as they run along the lateral axis.
-        lateral = torch.stack([up if with_axis else up.flip(1) for with_axis in ascend])
+        lateral = torch.stack(
+            [up if with_axis else up.flip(1) for with_axis in ascend or map(columns_ascend, angles)]
+        )
         self.rows: Tensor
         self.columns: Tensor
         self.register_buffer("rows", up.flip(1), persistent=False)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xr2ct.models.lift.base import PictureLift, Scale, columns_ascend, is_lateral
+from xr2ct.models.lift.base import PictureLift, Scale, is_lateral
 from xr2ct.projection.geometry import Geometry
 from xr2ct.seeds import derive_seed
 
@@ -36,7 +36,7 @@ class NoiseLift(PictureLift):
         scale: Scale = "isocentre",
         noise: Literal["patient", "iteration"] = "patient",
     ) -> None:
-        super().__init__(angles, geometry, cube_mm, size, scale, [columns_ascend(a) for a in angles])
+        super().__init__(angles, geometry, cube_mm, size, scale)
         self.which = 0 if noise == "patient" else 1
 
     def lifted(self, views: Tensor, seeds: Tensor | None) -> Tensor:

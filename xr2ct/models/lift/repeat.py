@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from xr2ct.models.lift.base import PictureLift, Scale, columns_ascend, is_lateral
-from xr2ct.projection.geometry import Geometry
+from xr2ct.models.lift.base import PictureLift, is_lateral
 
 
 class RepeatLift(PictureLift):
@@ -18,16 +15,6 @@ class RepeatLift(PictureLift):
     do not: 100 mm deep and 100 mm lateral in geometry `x2ct`, a voxel lies up to 23 mm beside its ray (38 mm
     stretched). The copies are written once, into the output.
     """
-
-    def __init__(
-        self,
-        angles: Sequence[float],
-        geometry: Geometry,
-        cube_mm: float,
-        size: int,
-        scale: Scale = "isocentre",
-    ) -> None:
-        super().__init__(angles, geometry, cube_mm, size, scale, [columns_ascend(a) for a in angles])
 
     def lifted(self, views: Tensor, seeds: Tensor | None) -> Tensor:
         copies = [

@@ -22,7 +22,7 @@ from xr2ct.config import Experiment, dump
 from xr2ct.errors import Stopped, Superseded, WorkFailed
 from xr2ct.run import Run
 from xr2ct.tracking import Tracker, bring_level, live, sync, track_artifact
-from xr2ct.tracking.link import flatten
+from xr2ct.tracking.link import parameters
 from xr2ct.tracking.notes import read_notes
 
 STEPS = 6
@@ -366,9 +366,9 @@ def test_no_telemetry() -> None:
     assert MLFLOW_DISABLE_TELEMETRY.get()
 
 
-def test_flatten() -> None:
+def test_parameters_are_flat() -> None:
     nested = {"a": {"b": 1, "c#d": [1, 2]}, "e": None, "f": "text", "g": {}}
-    assert flatten(nested) == {"a.b": "1", "a.c_d": "[1, 2]", "e": "null", "f": "text"}
+    assert parameters(nested) == {"a.b": "1", "a.c_d": "[1, 2]", "e": "null", "f": "text"}
 
 
 @pytest.mark.slow

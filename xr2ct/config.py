@@ -321,6 +321,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def _describe(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     """One validation error as ``key: what is wrong, with the nearest valid key``."""
     *parents, leaf = [str(part) for part in error["loc"]] or [""]

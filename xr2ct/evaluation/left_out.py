@@ -32,6 +32,7 @@ from xr2ct.evaluation.sweep import (
     choose_steps,
     is_current,
     load_checkpoints,
+    not_current,
     score_and_commit,
 )
 from xr2ct.evaluation.truth import Truth
@@ -102,12 +103,7 @@ def evaluate_left_out(
             for place, angle in enumerate(data.views)
         }
         for pair in pairs:
-            lacking: dict[str, Predictor] = {
-                source: predictor
-                for source, predictor in predictors.items()
-                if not is_current(run, pair, source, Expected.of(pair, experiment, source, stores))
-            }
-            if lacking:
+            if lacking := not_current(run, pair, predictors, experiment, stores):
                 failed = score_and_commit(run, pair, lacking, experiment, device, sweep, stores)
                 failures |= dict.fromkeys(failed.values())
     if failures:

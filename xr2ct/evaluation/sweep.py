@@ -75,12 +75,7 @@ def evaluate(
     for group in (chosen[i : i + AT_ONCE] for i in range(0, len(chosen), AT_ONCE)):
         predictors = {**methods, **load_checkpoints(run, experiment, group, device)}
         for pair in pairs:
-            lacking = {
-                source: predictor
-                for source, predictor in predictors.items()
-                if not is_current(run, pair, source, Expected.of(pair, experiment, source, stores))
-            }
-            if lacking:
+            if lacking := not_current(run, pair, predictors, experiment, stores):
                 failed = score_and_commit(run, pair, lacking, experiment, device, sweep, stores)
                 failures |= dict.fromkeys(failed.values())
                 finish(run, experiment, pairs, sweep)
@@ -88,6 +83,17 @@ def evaluate(
     if failures:
         raise WorkFailed("\n".join(failures))
     return sweep
+
+
+def not_current(
+    run: Run, pair: Pair, predictors: Mapping[str, Predictor], experiment: Experiment, stores: Stores
+) -> dict[str, Predictor]:
+    """Those of `predictors` that have no current file on a split yet."""
+    return {
+        source: predictor
+        for source, predictor in predictors.items()
+        if not is_current(run, pair, source, Expected.of(pair, experiment, source, stores))
+    }
 
 
 def choose_steps(run: Run, steps: str | int | Sequence[int]) -> list[int]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from xr2ct.config import Experiment, validate
+from xr2ct.config import Experiment, flatten, validate
 from xr2ct.registry import component
 from xr2ct.reporting.chart import Panel, Series
 from xr2ct.reporting.statistics import Summary, summary
 from xr2ct.reporting.study import Study
-from xr2ct.reporting.systems import Group, System, flatten, name_apart
+from xr2ct.reporting.systems import Group, System, name_apart
 
 _NO_DIFFERENCE = {
     "name", "label", "seed", "run_root", "tracking", "resolved", "exhibits", "variants",

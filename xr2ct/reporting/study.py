@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from xr2ct.cohorts.names import COHORTS
-from xr2ct.config import Experiment
+from xr2ct.config import Experiment, flatten
 from xr2ct.errors import UserError
 from xr2ct.evaluation import priors, reprojection
 from xr2ct.evaluation.metrics import PRIMARY
 from xr2ct.evaluation.results import Means, Result, read_results
 from xr2ct.evaluation.scoring import TRUTH
-from xr2ct.reporting.systems import Group, System, flatten, name_apart
+from xr2ct.reporting.systems import Group, System, name_apart
 from xr2ct.run import Run, step_name
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xr2ct.config import Experiment
+from xr2ct.config import Experiment, flatten
 from xr2ct.errors import first_line
 from xr2ct.run import Run, is_complete
 from xr2ct.tracking.model import KEY_TAG, register_best
@@ -157,7 +157,7 @@ class Link:
     def _add_parameters(self, there: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        values = flatten(self._experiment.model_dump(mode="json"))
+        values = parameters(self._experiment.model_dump(mode="json"))
         missing = [Param(k, v[:_PARAMETER_LENGTH]) for k, v in values.items() if k not in there]
         for part in _parts(missing, _PARAMETERS_PER_CALL):
             self._client.log_batch(self.report.run_id, params=part)
@@ -203,16 +203,12 @@ def reason(error: Exception) -> str:
     return (first_line(error) or type(error).__name__)[:300]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def parameters(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested keys joined by dots, in characters that MLflow takes; lists as JSON."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        name = prefix + re.sub(r"[^\w\-. :/]", "_", str(key))
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value)
-    return flat
+    return {
+        re.sub(r"[^\w\-. :/]", "_", key): value if isinstance(value, str) else json.dumps(value)
+        for key, value in flatten(values).items()
+    }
 
 
 def _evaluation_means(run: Run) -> Iterator[tuple[str, int, float]]:

@@ -54,6 +54,17 @@ class Data(Section):
     """Cohort → patients: synthetic chests that `xr2ct study` makes where there is no store."""
     train_cases: int | None = Field(None, ge=1)
     """Learn from the first so many of the seeded order of the training split; all where unset."""
+    window: int | None = Field(None, ge=16)
+    """Side in voxels of the sub-volumes that are learnt from, at places drawn anew; whole volumes where
+    unset."""
+    finer_than_source: Literal["refuse", "leave_out", "allow"] = "refuse"
+    """What becomes of cases to learn from whose slices lie further apart than the volume's voxels: detail
+    between slices is then the interpolation's, nobody's anatomy."""
+
+    @property
+    def side(self) -> int:
+        """Voxels along each side of what the networks are given at a time."""
+        return self.size if self.window is None else self.window
 
     def store(self, cohort: str) -> Path:
         """Where the store of a cohort is, whether or not it is there."""
@@ -67,6 +78,14 @@ class Data(Section):
         if not angles or len(set(angles)) != len(angles):
             raise ValueError("expected at least one view, each angle once")
         return angles
+
+    @model_validator(mode="after")
+    def _window(self) -> Data:
+        if self.window is not None and self.window >= self.size:
+            raise ValueError(
+                f"window ({self.window}) must be below size ({self.size}); unset learns from whole volumes"
+            )
+        return self
 
     @field_validator("cohort")
     @classmethod
@@ -104,6 +123,18 @@ class Lift(Section):
     meaning to `backproject`."""
     noise: Literal["patient", "iteration"] = "patient"
     """Of `noise`: fixed for each patient, or drawn again for each sample of training."""
+
+
+class Coarse(Section):
+    """The stage before: a run whose reconstruction of the whole chest is a further input, up-sampled."""
+
+    run: Path
+    """Of coarser volumes of the same X-rays; its checkpoint is copied into this run when that begins."""
+    size: int = Field(ge=16)
+    """That run's `data.size`."""
+    step: Literal["best", "last"] | int = "best"
+    """Which of its checkpoints."""
+    weights: Literal["mapper", "mapper-ema"] = "mapper"
 
 
 class Optimizer(Section):
@@ -191,6 +222,8 @@ class Resolved(Section):
     """Cases that its exclude.csv left out at the start, by cohort."""
     versions: dict[str, str]
     commit: str | None = None
+    coarse: str | None = None
+    """Digest of the stage before, as it was copied."""
 
 
 class Experiment(Section):
@@ -204,6 +237,8 @@ class Experiment(Section):
     data: Data = Data()
     augmentation: Augmentation = Augmentation()
     lift: Lift = Lift()
+    coarse: Coarse | None = None
+    """Coarse to fine: the stage before, where there is one."""
     mapper: dict[str, Any] = {"name": "swin-unetr"}
     """`name` of a network in xr2ct/models/, and its keys."""
     method: dict[str, Any] = {"name": "neural-ot"}
@@ -234,6 +269,35 @@ class Experiment(Section):
                 f"({self.training.warmup_steps}) to training.steps ({self.training.steps})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _stages(self) -> Experiment:
+        data, coarse = self.data, self.coarse
+        if coarse is None:
+            return self
+        if coarse.size >= data.size or data.size % coarse.size:
+            raise ValueError(f"coarse.size ({coarse.size}) must be a part of data.size ({data.size})")
+        if data.scaling != "window":
+            raise ValueError(f"coarse: needs data.scaling: window, got {data.scaling}")
+        step = self.window_step
+        if data.window is not None and data.window % step:
+            raise ValueError(
+                f"data.window ({data.window}) must be a multiple of {step}: "
+                f"data.size over the whole chest's side, {self.context_side}"
+            )
+        return self
+
+    @property
+    def context_side(self) -> int | None:
+        """Voxels along a side of the whole chest that stands around a sub-volume; None without the two."""
+        if self.coarse is None or self.data.window is None:
+            return None
+        return min(self.coarse.size, self.data.window)
+
+    @property
+    def window_step(self) -> int:
+        """Voxels between two places where a sub-volume may begin: one voxel of the whole chest around it."""
+        return 1 if self.context_side is None else self.data.size // self.context_side
 
     @field_validator("lift", mode="before")
     @classmethod

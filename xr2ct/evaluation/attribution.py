@@ -86,7 +86,7 @@ def attributions(run: Run, patients: int = PATIENTS) -> list[Attribution]:
     mapper.requires_grad_(False)
     found = []
     for batch in sequential(store, cases, experiment.data, batch=1, device=device):
-        of_views, of_lifted = attribute(mapper, *batch.inputs)
+        of_views, of_lifted = attribute(mapper, batch.views, batch.seeds)
         found.append(_reduced(batch.cases[0], of_views[0], None if of_lifted is None else of_lifted[0]))
     return found
 

@@ -29,6 +29,12 @@ class Batch:
     positions: tuple[int, ...]
     """Places in the endless sequence of training samples; the same for any number of ranks."""
     cases: tuple[str, ...]
+    origins: Tensor | None = None
+    """(b, 3) int64 z, y, x: the voxel of the size³ grid at which each sub-volume begins; None for wholes."""
+    coarse: Tensor | None = None
+    """(b, 1, c, c, c) float32: the stage before's reconstruction of the whole chest, on the unit window."""
+    context: Tensor | None = None
+    """(b, 1, m, m, m) float32: the true whole chest around a sub-volume, `Experiment.context_side` a side."""
 
     @property
     def seeds(self) -> Tensor:
@@ -44,21 +50,27 @@ class Batch:
         return torch.tensor(pairs, dtype=torch.int64, device=self.views.device)
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor]:
-        """What a mapper takes: views and seeds."""
-        return self.views, self.seeds
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        """What a mapper takes: views and seeds, and where there are any, origins and coarse volumes."""
+        if self.origins is None and self.coarse is None:
+            return self.views, self.seeds
+        return self.views, self.seeds, self.origins, self.coarse
 
     def micro(self, accumulation: int) -> list[Batch]:
         """The same samples in `accumulation` equal parts, in order."""
         size = len(self.positions) // accumulation
         parts = [slice(i * size, (i + 1) * size) for i in range(accumulation)]
-        return [Batch(self.ct[p], self.views[p], self.positions[p], self.cases[p]) for p in parts]
+        return [self._part(p) for p in parts]
+
+    def _part(self, p: slice) -> Batch:
+        further = [None if t is None else t[p] for t in (self.origins, self.coarse, self.context)]
+        return Batch(self.ct[p], self.views[p], self.positions[p], self.cases[p], *further)
 
 
 class Engine(Protocol):
     """One trained network under DeepSpeed, as a method sees it."""
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor | None) -> Tensor:
         """A pass forward, in the precision of the weights."""
 
     def held(self) -> AbstractContextManager[nn.Module]:

@@ -89,7 +89,7 @@ class DeepSpeedNetwork:
         """Updates left out since the start because fp16 gradients overflowed."""
         return self._engine.skipped_steps
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor | None) -> Tensor:
         """See `methods.base.Engine`."""
         alive()
         output: Tensor = self._engine(*inputs)

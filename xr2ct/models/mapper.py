@@ -3,15 +3,21 @@
 Most networks go from volume to volume, behind a lift that makes one of each view. One whose module says
 ``TAKES = "views"`` takes what a mapper takes, views and seeds, and is built with the views' angles; it brings
 them to the precision of its weights itself, where it has resampled them.
+
+Behind a lift a mapper may be one of sub-volumes (`data.window`), and may be given the stage before's
+reconstruction (`coarse`): both are further channels after the views'.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment, validate
+from xr2ct.errors import UserError
 from xr2ct.models.initial import seeded_weights
-from xr2ct.models.lift import build_lift
+from xr2ct.models.lift import Lift, Windows, build_lift
+from xr2ct.models.surroundings import Surroundings
 from xr2ct.projection.geometry import Geometry
 from xr2ct.registry import component
 
@@ -19,37 +25,72 @@ from xr2ct.registry import component
 class Mapper(nn.Module):
     """Views to a volume on the unit window. Only the backbone has weights."""
 
-    def __init__(self, lift: nn.Module | None, backbone: nn.Module) -> None:
+    def __init__(
+        self,
+        lift: Lift | None,
+        backbone: nn.Module,
+        side: int | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> None:
         super().__init__()
         self.lift = lift
         self.backbone = backbone
+        self.surroundings = surroundings
+        self.side = side
+        """Voxels along each side of a sub-volume; needed where origins are given."""
 
-    def forward(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        views: Tensor,
+        seeds: Tensor | None = None,
+        origins: Tensor | None = None,
+        coarse: Tensor | None = None,
+    ) -> Tensor:
         """(b, view, row, col) scaled line integrals → (b, 1, z, y, x), in the precision of the weights.
 
-        seeds: `methods.base.Batch.seeds`, for what is drawn at random. Views are resampled in their own
-        precision, whatever the weights': places rounded to half precision would be off by voxels.
+        seeds: `methods.base.Batch.seeds`, for what is drawn at random. origins, coarse: as in
+        `methods.base.Batch`; with origins the result is that sub-volume, `side`³. Views are resampled in
+        their own precision, whatever the weights': places rounded to half precision would be off by voxels.
         """
         volume: Tensor
         if self.lift is None:
             volume = self.backbone(views, seeds)
-        else:
-            volume = self.backbone(self.lift(views, seeds).to(next(self.backbone.parameters()).dtype))
+            return volume
+        windows = None
+        if origins is not None:
+            assert self.side is not None, "a sub-volume has a side"
+            windows = Windows(origins, self.side)
+        dtype = next(self.backbone.parameters()).dtype
+        x = self.lift(views, seeds, windows).to(dtype)
+        if self.surroundings is not None:
+            x = torch.cat([x, self.surroundings(coarse, windows).to(dtype)], dim=1)
+        volume = self.backbone(x)
         return volume
 
 
 def build_mapper(experiment: Experiment, geometry: Geometry, cube_mm: float) -> Mapper:
     """The mapper of an experiment, with its initial weights.
 
-    `UserError` for an unknown network, a wrong key of it, or a size that it cannot take.
+    `UserError` for an unknown network, a wrong key of it, or a size or a part of a volume that it cannot
+    take.
     """
     data = experiment.data
     keys = dict(experiment.mapper)
     name = keys.pop("name", "swin-unetr")
     module = component("xr2ct.models", name)
     config = validate(module.Config, keys, f"mapper {name}")
+    coarse = None if experiment.coarse is None else experiment.coarse.size
+    surroundings = None
+    if data.window is not None or coarse is not None:
+        surroundings = Surroundings(data.size, data.window, coarse)
     with seeded_weights(experiment.seed, "mapper"):
         if getattr(module, "TAKES", "volumes") == "views":
+            if surroundings is not None:
+                raise UserError(
+                    f"mapper {name} takes whole views: neither data.window nor coarse goes with it; "
+                    "swin-unetr, unet and segresnet take both"
+                )
             return Mapper(None, module.build(config, data.views, geometry, data.size))
-        backbone = module.build(config, in_channels=len(data.views), size=data.size)
-    return Mapper(build_lift(experiment, geometry, cube_mm), backbone)
+        channels = len(data.views) + (0 if surroundings is None else surroundings.channels)
+        backbone = module.build(config, in_channels=channels, size=data.side)
+    return Mapper(build_lift(experiment, geometry, cube_mm), backbone, data.side, surroundings)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xr2ct.models.lift.base import Lift, resampling
+from xr2ct.models.lift.base import Lift, Windows, resampling
 from xr2ct.projection.geometry import Geometry, column_direction, source_direction
 
 _BLOCK = 1 << 21
@@ -27,6 +27,8 @@ class BackprojectLift(Lift):
     precision: they would be off by pixels.
     """
 
+    CUTS = True
+
     def __init__(self, angles: Sequence[float], geometry: Geometry, cube_mm: float, size: int) -> None:
         super().__init__(angles, geometry, cube_mm, size)
         pixel = geometry.pixel_mm
@@ -35,17 +37,28 @@ class BackprojectLift(Lift):
         weights = resampling(geometry.pixels, pixel, geometry.pixels, pixel, width)
         self.register_buffer("filter", weights, persistent=False)
 
-    def lifted(self, views: Tensor, seeds: Tensor | None) -> Tensor:
+    def lifted(self, views: Tensor, seeds: Tensor | None, windows: Windows | None) -> Tensor:
         dtype = torch.promote_types(views.dtype, torch.float32)
         weights = self.filter.to(dtype)
         filtered = weights @ views.to(dtype) @ weights.T
-        voxels = torch.arange(self.size, dtype=torch.float64)
-        axis = (voxels - (self.size - 1) / 2) * (self.cube_mm / self.size)
+        if windows is None:
+            volume = self._read(filtered, *[torch.arange(self.size, device=views.device)] * 3)
+        else:
+            # Sample by sample: each has rays of its own.
+            axes = zip(*(windows.along(axis) for axis in range(3)), strict=True)
+            parts = [self._read(own[None], *at) for own, at in zip(filtered, axes, strict=True)]
+            volume = torch.cat(parts)
+        return volume.to(views.dtype)
+
+    def _read(self, views: Tensor, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """(b, view, z, y, x) at the grid's indices z, y and x."""
+        voxel = self.cube_mm / self.size
+        at = [(index.double() - (self.size - 1) / 2) * voxel for index in (z, y, x)]
         volumes = [
-            read_along_rays(view, angle, self.geometry, axis, axis, axis)
-            for view, angle in zip(filtered.unbind(1), self.angles, strict=True)
+            read_along_rays(view, angle, self.geometry, *at)
+            for view, angle in zip(views.unbind(1), self.angles, strict=True)
         ]
-        return torch.stack(volumes, dim=1).to(views.dtype)
+        return torch.stack(volumes, dim=1)
 
 
 def read_along_rays(
@@ -53,8 +66,8 @@ def read_along_rays(
 ) -> Tensor:
     """The values (b, z, y, x) of one view (b, row, col) on the rays through a grid of points.
 
-    The grid's coordinates are float64 on the CPU, LPS millimetres from the isocentre, and may be any part of
-    a volume. `view` is float32 or float64 on any device; gradients reach it.
+    The grid's coordinates are float64 on the view's device, LPS millimetres from the isocentre, and may be
+    any part of a volume. `view` is float32 or float64; gradients reach it.
     """
     side_x, side_y, _ = column_direction(angle_deg)
     source_x, source_y, _ = source_direction(angle_deg)

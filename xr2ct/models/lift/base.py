@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,27 @@ from xr2ct.projection.geometry import Geometry, column_direction, source_directi
 Scale = Literal["isocentre", "stretch"]
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Of each sample a part of its volume: a sub-volume of `side`³ voxels at a place of its own."""
+
+    origins: Tensor
+    """(b, 3) int64 z, y, x: the voxel of the size³ grid at which it begins."""
+    side: int
+
+    def along(self, axis: int) -> Tensor:
+        """(b, side) int64: the grid's indices along z, y or x (0, 1, 2)."""
+        return self.origins[:, axis, None] + torch.arange(self.side, device=self.origins.device)
+
+
 class Lift(nn.Module, ABC):
     """Views (b, view, row, col) → volumes (b, view, z, y, x), size³ voxels of cube_mm / size.
 
     One channel a view, in the order of `angles`; no parameters. `UserError` where there is no view.
     """
+
+    CUTS: ClassVar[bool] = False
+    """Whether it makes any window of the volume by itself, equal to that part of the whole to rounding."""
 
     def __init__(self, angles: Sequence[float], geometry: Geometry, cube_mm: float, size: int) -> None:
         super().__init__()
@@ -32,17 +49,19 @@ class Lift(nn.Module, ABC):
         self.cube_mm = cube_mm
         self.size = size
 
-    def forward(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
+    def forward(self, views: Tensor, seeds: Tensor | None = None, windows: Windows | None = None) -> Tensor:
         """In the views' own type; seeds: `methods.base.Batch.seeds`, for what is drawn at random.
 
-        Raises `UserError` for another number or size of views.
+        Of each sample the whole volume, or its window (b, view, side, side, side). Raises `UserError` for
+        another number or size of views.
         """
         check_views(views, len(self.angles), self.geometry.pixels)
+        assert windows is None or self.CUTS, type(self)
         with torch.autocast(views.device.type, enabled=False):
-            return self.lifted(views, seeds)
+            return self.lifted(views, seeds, windows)
 
     @abstractmethod
-    def lifted(self, views: Tensor, seeds: Tensor | None) -> Tensor:
+    def lifted(self, views: Tensor, seeds: Tensor | None, windows: Windows | None) -> Tensor:
         """`forward`, of views of the right shape."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -81,9 +100,18 @@ class PictureLift(Lift):
         self.register_buffer("rows", up.flip(1), persistent=False)
         self.register_buffer("columns", lateral.transpose(1, 2).contiguous(), persistent=False)
 
-    def pictures(self, views: Tensor) -> Tensor:
-        """(b, view, row, col) → (b, view, z, lateral)."""
-        return self.rows.to(views.dtype) @ views @ self.columns.to(views.dtype)
+    def pictures(self, views: Tensor, windows: Windows | None = None) -> Tensor:
+        """(b, view, row, col) → (b, view, z, lateral), of the whole cube or of each sample's window."""
+        rows, columns = self.rows.to(views.dtype), self.columns.to(views.dtype)
+        if windows is None:
+            return rows @ views @ columns
+        # (b, 1, side, row) and (b, view, col, side): a window needs only its part of each picture.
+        own_rows = rows[windows.along(0)][:, None]
+        own_columns = [
+            column.T[windows.along(1 if is_lateral(angle) else 2)]
+            for column, angle in zip(columns, self.angles, strict=True)
+        ]
+        return own_rows @ views @ torch.stack(own_columns, dim=1).transpose(2, 3)
 
 
 def is_lateral(angle_deg: float) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from xr2ct.models.lift.base import PictureLift, Scale, is_lateral
+from xr2ct.models.lift.base import PictureLift, Scale, Windows, is_lateral
 from xr2ct.projection.geometry import Geometry
 from xr2ct.seeds import derive_seed
 
@@ -39,7 +39,7 @@ class NoiseLift(PictureLift):
         super().__init__(angles, geometry, cube_mm, size, scale)
         self.which = 0 if noise == "patient" else 1
 
-    def lifted(self, views: Tensor, seeds: Tensor | None) -> Tensor:
+    def lifted(self, views: Tensor, seeds: Tensor | None, windows: Windows | None) -> Tensor:
         numbers = [0] * len(views) if seeds is None else seeds[:, self.which].tolist()
         volumes = []
         for picture, angle in zip(self.pictures(views).unbind(1), self.angles, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xr2ct.models.lift.base import PictureLift, is_lateral
+from xr2ct.models.lift.base import PictureLift, Windows, is_lateral
 
 
 class RepeatLift(PictureLift):
@@ -16,9 +16,12 @@ class RepeatLift(PictureLift):
     stretched). The copies are written once, into the output.
     """
 
-    def lifted(self, views: Tensor, seeds: Tensor | None) -> Tensor:
+    CUTS = True
+
+    def lifted(self, views: Tensor, seeds: Tensor | None, windows: Windows | None) -> Tensor:
+        side = self.size if windows is None else windows.side
         copies = [
-            picture.unsqueeze(-1 if is_lateral(angle) else -2).expand(-1, *(self.size,) * 3)
-            for picture, angle in zip(self.pictures(views).unbind(1), self.angles, strict=True)
+            picture.unsqueeze(-1 if is_lateral(angle) else -2).expand(-1, *(side,) * 3)
+            for picture, angle in zip(self.pictures(views, windows).unbind(1), self.angles, strict=True)
         ]
         return torch.stack(copies, dim=1)

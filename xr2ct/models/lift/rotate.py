@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xr2ct.models.lift.base import PictureLift, Scale
+from xr2ct.models.lift.base import PictureLift, Scale, Windows
 from xr2ct.projection.geometry import Geometry
 
 
@@ -33,7 +33,7 @@ class RotateLift(PictureLift):
 
         self.turn = rotate3d
 
-    def lifted(self, views: Tensor, seeds: Tensor | None) -> Tensor:
+    def lifted(self, views: Tensor, seeds: Tensor | None, windows: Windows | None) -> Tensor:
         dtype = torch.promote_types(views.dtype, torch.float32)  # places in half precision are off by voxels
         still = views.new_zeros(1, dtype=dtype)
         volumes = []

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from geomloss import SamplesLoss
-from torch import Tensor
+from synthetic_store import chest
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from xr2ct.models.features import Config as Features
+from xr2ct.models.features import FeatureExtractor
 from xr2ct.transport.sinkhorn import SinkhornDivergence
 
 
@@ -68,3 +72,58 @@ def test_features_far_from_the_origin_keep_their_digits() -> None:
     exact = _plain([t.double() for t in x], [t.double() for t in y])
     assert SinkhornDivergence()(x, y).item() == pytest.approx(exact.item(), rel=1e-3)
     assert _plain(x, y).item() != pytest.approx(exact.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("features", [5000, 70001])
+def test_points_are_worked_on_in_parts_and_none_is_lost(features: int) -> None:
+    """More features than are taken at once, and not a multiple of anything."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(8, features, generator=generator, dtype=torch.float64) for _ in range(2))
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    value, plain = SinkhornDivergence(3.0)([ours], [y]), _plain([theirs], [y], 3.0)
+    torch.testing.assert_close(value, plain, rtol=1e-9, atol=0)
+    (a,), (b,) = torch.autograd.grad(value, ours), torch.autograd.grad(plain, theirs)
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_each_layer_has_its_own_blur_and_its_own_number_of_iterations() -> None:
+    x, y = _features(0), _features(1)
+    blurs = [0.05, 50.0]  # the second wider than the points lie apart
+    expected = sum(_plain([a], [b], blur) for a, b, blur in zip(x, y, blurs, strict=True))
+    torch.testing.assert_close(SinkhornDivergence(blurs)(x, y), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_what_is_not_finite_comes_out_as_nan(broken: float) -> None:
+    x, y = _features(0), _features(1)
+    x[1][2, 3] = broken
+    assert SinkhornDivergence()(x, y).isnan()
+
+
+def test_samples_that_are_all_alike_have_no_divergence_and_no_gradient() -> None:
+    x = torch.full((3, 7), 2.5, requires_grad=True)
+    value = SinkhornDivergence()([x], [x.detach()])
+    assert value == 0
+    assert not torch.autograd.grad(value, x)[0].any()
+
+
+def test_gradient_of_the_features_of_chests_in_fp32() -> None:
+    """Of blurred chests towards sharp ones, to 1e-3 of fp64 in every layer."""
+    f = FeatureExtractor(Features(), 0)
+    real = (torch.stack([chest(i, "lidc-idri") for i in range(4)])[:, None] + 1024).div(2500).clamp(0, 1)
+    f.calibrate([real], lambda summed: summed)
+    with torch.no_grad():
+        y, x = f(real), f(nn.functional.avg_pool3d(real.flip(0), 5, 1, 2))
+    single, double = ([t.to(dtype).requires_grad_() for t in x] for dtype in (torch.float32, torch.float64))
+    found = torch.autograd.grad(SinkhornDivergence()(single, y), single)
+    exact = torch.autograd.grad(_plain(double, [t.double() for t in y]), double)
+    for a, b in zip(found, exact, strict=True):
+        assert (a - b).norm() < 1e-3 * b.norm()
+
+
+def test_nothing_in_it_looks_at_the_numbers() -> None:
+    """On tensors without data: what asks for a value raises there, as it would wait for a GPU."""
+    with FakeTensorMode():
+        x = torch.empty(4, 3000, requires_grad=True)
+        value = SinkhornDivergence([0.05])([x], [torch.empty(4, 3000)])
+        assert torch.autograd.grad(value, x)[0].shape == x.shape

@@ -334,7 +334,8 @@ def _pixels(one: Slice) -> np.ndarray:
         raise Refused(f"holds {found} pixels where its header says {expected}", where=one.path.name)
     if not -HIGHEST_HU <= float(array.min()) <= float(array.max()) <= HIGHEST_HU:  # or not a number
         raise Refused(f"pixels from {array.min():g} to {array.max():g} HU", where=one.path.name)
-    hu = np.rint(array[0]).astype(np.int32)
+    hu = array[0] if np.issubdtype(array.dtype, np.integer) else np.rint(array[0])
+    hu = hu.astype(np.int32)
     for low, high in one.padding:
         mask = (array[0] >= low) & (array[0] <= high)
         if high > TISSUE_HU:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -29,18 +30,26 @@ def resample(
         axis_weights(count, step, edge, voxel_mm, size)
         for count, step, edge in zip(hu.shape, spacing_mm, first_edge_mm, strict=True)
     )
+    cube = np.empty((size, size, size), np.int16)
+    total, term = np.empty((2, size, size), np.float32)
+    pictures: dict[int, np.ndarray] = {}
     # Relative to air, so that weights missing beyond the scan's border stand for air. Slice by slice into the
-    # cube: the scan is never held a second time.
-    cube = np.zeros((size, size, size), np.float32)
-    into = z.tocsc()
-    for index in np.unique(z.indices):
-        across = y @ (hu[index].astype(np.float32) - AIR_HU)
-        picture = (x @ across.T).T
-        entries = slice(into.indptr[index], into.indptr[index + 1])
-        for place, weight in zip(into.indices[entries], into.data[entries], strict=True):
-            cube[place] += weight * picture
-    cube += AIR_HU
-    return np.rint(cube, out=cube).astype(np.int16)
+    # cube: the scan is never held a second time, and of its slices only those that the next one sees too.
+    for place, (first, last) in zip(cube, pairwise(z.indptr), strict=True):
+        total[:] = 0
+        seen = z.indices[first:last]
+        pictures = {i: pictures[i] if i in pictures else _in_plane(hu[i], y, x) for i in seen}
+        for index, weight in zip(seen, z.data[first:last], strict=True):
+            total += np.multiply(pictures[index], weight, out=term)
+        total += AIR_HU
+        place[:] = np.rint(total, out=total)
+    return cube
+
+
+def _in_plane(hu: np.ndarray, y: sparse.csr_array, x: sparse.csr_array) -> np.ndarray:
+    """A slice (y, x) above air, float32, on the cube's rows and columns."""
+    across = y @ (hu.astype(np.float32) - AIR_HU)
+    return np.ascontiguousarray((x @ across.T).T)
 
 
 def axis_weights(

@@ -42,7 +42,8 @@ def clip_hu(hu: np.ndarray) -> np.ndarray:
     Below −1024 lie only a scanner's padding (−2000, −3024) and the ringing of lossy compression.
     """
     clipped = np.empty(hu.shape, np.int16 if np.issubdtype(hu.dtype, np.integer) else np.float32)
-    for place, one in zip(clipped, hu, strict=True):  # part by part: the volume is held once more, not twice
+    slices = zip(clipped, hu, strict=True) if hu.ndim > 2 else [(clipped, hu)]
+    for place, one in slices:  # slice by slice: a volume is held once more, not twice
         place[...] = np.clip(one, AIR_HU, np.iinfo(np.int16).max)
     return clipped
 

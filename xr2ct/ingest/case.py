@@ -117,7 +117,11 @@ def _views(cube: np.ndarray, cube_mm: float, xray: XraySet) -> tuple[np.ndarray,
     """Line integrals (view, row, col) of a cube in HU, and by angle how much of its body they do not see."""
     step = cube_mm / len(cube)
     spacing = (step, step, step)
-    views = project(attenuation(torch.from_numpy(cube))[None], spacing, xray.geometry, xray.angles)
+    mu = torch.empty(cube.shape)
+    for place, one in zip(mu, torch.from_numpy(cube), strict=True):  # one volume of floats, not four
+        place[:] = attenuation(one)
+    views = project(mu[None], spacing, xray.geometry, xray.angles)
+    del mu
     blocks, block_mm = coarse(cube, spacing)
     z, y, x = ((cube_mm - block) / 2 for block in block_mm)  # the isocentre, from the first block's centre
     body = torch.from_numpy(body_mask(blocks, block_mm))

@@ -110,13 +110,13 @@ def test_again_computes_only_what_is_missing(
     make_run: MakeRun, checkpoint_writer: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[str] = []
-    load = sweep_module.load_mapper
+    load = sweep_module.load_stages
 
     def counted(checkpoint: Path, *rest: object) -> object:
         loads.append(checkpoint.name)
         return load(checkpoint, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sweep_module, "load_mapper", counted)
+    monkeypatch.setattr(sweep_module, "load_stages", counted)
     run = make_run({0: 0.9, 500: 0.15})
     evaluate(run)
     assert loads == ["step-000000", "step-000500"], "one load a checkpoint, whatever the number of cohorts"

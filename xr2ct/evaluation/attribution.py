@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment
+from xr2ct.errors import UserError
 from xr2ct.evaluation.pairs import Stores, open_store
 from xr2ct.evaluation.sweep import choose_device
 from xr2ct.loading.loader import sequential
@@ -76,9 +77,15 @@ def attribute(mapper: Mapper, views: Tensor, seeds: Tensor) -> tuple[Tensor, Ten
 def attributions(run: Run, patients: int = PATIENTS) -> list[Attribution]:
     """Of a run's best checkpoint, one for each of the first test cases of its cohort, in the store's order.
 
-    Empty where the cohort has no test case. Raises `UserError` where the store is not there.
+    Empty where the cohort has no test case. Raises `UserError` where the store is not there, and for a mapper
+    of sub-volumes or with a stage before it, whose views are not all that it sees.
     """
     experiment: Experiment = run.experiment()
+    if experiment.data.window is not None or experiment.coarse is not None:
+        raise UserError(
+            f"{run.path}: attribution is of mappers that see whole views alone; "
+            "this one has data.window or coarse"
+        )
     device = choose_device(experiment, None)
     store = open_store(experiment, experiment.data.cohort, Stores())
     cases = store.split("test")[:patients]

@@ -9,9 +9,9 @@ Each cohort's volumes, masks and X-rays are read once for a group of checkpoints
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
@@ -26,10 +26,10 @@ from xr2ct.evaluation.results import commit_rows, read_rows, result_file
 from xr2ct.evaluation.scoring import TRUTH, Predictor, score_pair, the_truth
 from xr2ct.evaluation.truth import Truth
 from xr2ct.methods.base import Batch
-from xr2ct.models.mapper import Mapper
 from xr2ct.run import Run, step_name
+from xr2ct.stages import StageBefore, Stages, load_stage_before, load_stages
 from xr2ct.store import StoreError
-from xr2ct.weights import Which, load_mapper
+from xr2ct.weights import Which
 
 log = logging.getLogger(__name__)
 
@@ -162,27 +162,32 @@ def finish(run: Run, experiment: Experiment, pairs: Sequence[Pair], sweep: Sweep
 class _Checkpoint:
     """A checkpoint's mapper, loaded when it is first needed."""
 
-    def __init__(self, path: Path, which: Which, device: torch.device) -> None:
-        self._path, self._which, self._device = path, which, device
+    def __init__(
+        self, path: Path, which: Which, device: torch.device, before: Callable[[], StageBefore] | None
+    ) -> None:
+        self._path, self._which, self._device, self._before = path, which, device, before
 
     @cached_property
-    def _mapper(self) -> Mapper:
+    def _stages(self) -> Stages:
         try:
-            return load_mapper(self._path, self._which, self._device)[0]
+            before = None if self._before is None else self._before()
+            return load_stages(self._path, self._which, self._device, before)
         except UserError as error:  # one damaged checkpoint must not end the sweep of the others
             raise WorkFailed(str(error)) from None
 
     def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Tensor:
-        with torch.inference_mode():
-            return self._mapper(*batch.inputs)
+        return self._stages(batch.views, batch.seeds)
 
 
 def load_checkpoints(
     run: Run, experiment: Experiment, steps: Sequence[int], device: torch.device
 ) -> dict[str, Predictor]:
-    """By source; each is read when it is first needed, and once."""
+    """By source; each is read when it is first needed, and once, and so is the stage before them all."""
     which = experiment.evaluation.weights
-    return {step_name(step): _Checkpoint(run.checkpoint(step), which, device) for step in steps}
+    before = None
+    if experiment.coarse is not None:
+        before = cache(partial(load_stage_before, run.checkpoint(steps[0]), device))
+    return {step_name(step): _Checkpoint(run.checkpoint(step), which, device, before) for step in steps}
 
 
 def load_methods(

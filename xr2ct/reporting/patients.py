@@ -15,14 +15,14 @@ from xr2ct.evaluation.reprojection import project_hu
 from xr2ct.evaluation.results import Result
 from xr2ct.evaluation.truth import unit_window
 from xr2ct.loading.loader import sequential
-from xr2ct.models.mapper import Mapper
 from xr2ct.projection.geometry import Geometry
 from xr2ct.reporting import pictures
 from xr2ct.reporting.gallery import Gallery
 from xr2ct.reporting.study import Study
 from xr2ct.reporting.systems import System
+from xr2ct.stages import Stages, load_stages
 from xr2ct.store import Case, Store
-from xr2ct.weights import checkpoint_geometry, load_mapper
+from xr2ct.weights import checkpoint_geometry
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ def choose(scores: Mapping[str, float], places: Sequence[str] = ("median",)) -> 
     return chosen
 
 
-def reconstruct_case(store: Store, case: Case, mapper: Mapper, data: Data) -> Volumes:
-    """Run the mapper on a case of a store."""
+def reconstruct_case(store: Store, case: Case, stages: Stages) -> Volumes:
+    """Run a mapper on a case of a store."""
+    data = stages.experiment.data
     hu = store.volume(case, data.size)
     window = unit_window(hu, data)
     batch = next(iter(sequential(store, [case], data, batch=1, device=torch.device("cpu"))))
-    with torch.inference_mode():
-        unit = mapper(*batch.inputs)[0, 0]
+    unit = stages(batch.views, batch.seeds)[0, 0]
     truth = window.to_hu(window.to_unit(hu.astype(np.float32)))
     return Volumes(case.id, truth, window.to_hu(unit.float().numpy()))
 
@@ -117,7 +117,7 @@ def patients_html(study: Study, system: System) -> Iterator[str]:
     data = experiment.data
     assert experiment.resolved is not None
     geometry, cube_mm = checkpoint_geometry(experiment), experiment.resolved.cube_mm
-    mapper, _ = load_mapper(run.best, experiment.evaluation.weights)
+    stages = load_stages(run.best, experiment.evaluation.weights)
     alone = len(study.systems) == 1
     for result in scored(study, system):
         trained_on = result.cohort == data.cohort
@@ -128,7 +128,7 @@ def patients_html(study: Study, system: System) -> Iterator[str]:
         cases = {case.id: case for case in store.cases}
         places = ("median", "worst", "best") if trained_on and alone else ("median",)
         for place, name in choose(scores, places).items():
-            volumes = reconstruct_case(store, cases[name], mapper, data)
+            volumes = reconstruct_case(store, cases[name], stages)
             xrays = store.xray(cases[name], data.geometry, data.views)
             gallery = patient_gallery(volumes, xrays, data, geometry, cube_mm)
             where = f"{result.cohort} {result.split}, {place} patient: {name}, {scores[name]:.2f} dB"

@@ -34,7 +34,7 @@ def build(run: Run, experiment: Experiment, store: Store, ranks: Ranks, fence: F
         resolved = from_rank_0(
             ranks,
             lambda: start.resolve(
-                experiment, store, ranks, choose_precision(experiment, method, geometry, ranks)
+                run, experiment, store, ranks, choose_precision(experiment, method, geometry, ranks)
             ),
         )
     experiment = experiment.model_copy(update={"resolved": resolved})

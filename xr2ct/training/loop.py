@@ -24,11 +24,12 @@ from xr2ct.loading.order import check_batch
 from xr2ct.methods.base import Batch
 from xr2ct.run import Run, step_name
 from xr2ct.store import Case, Store
-from xr2ct.training import start
+from xr2ct.training import stage_before, start
 from xr2ct.training.agreement import from_rank_0, threads_per_rank, together
 from xr2ct.training.build import build
 from xr2ct.training.journal import Journal
 from xr2ct.training.schedule import learning_rate
+from xr2ct.training.stage_before import CoarseVolumes
 from xr2ct.training.staging import on_this_node
 from xr2ct.training.state import TrainingState, broken_weights, restore, save
 from xr2ct.training.stopping import Listener, asked, listening, stop_early
@@ -53,14 +54,16 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
             check_batch(experiment.training.batch, ranks.world_size, experiment.training.accumulation)
             torch.set_num_threads(experiment.training.threads or threads_per_rank(ranks))
             resumed = from_rank_0(ranks, lambda: start.checkpoint_to_resume(run, fence))
+            from_rank_0(ranks, lambda: stage_before.bring(run, experiment, store, fence))
             near = on_this_node(store, cases, experiment.data, ranks, listener)
             stop_early(run, listener, ranks, fence)
+            coarse = stage_before.make_volumes(run, experiment, near, cases, ranks, fence, listener)
             state = build(run, experiment, store, ranks, fence)
             stop_early(run, listener, ranks, fence)
             if resumed is not None:
                 restore(run.checkpoint(resumed), state)
                 log.info("%s: going on from step %d of %d", run.path, state.step, experiment.training.steps)
-            with closing(GlobalBatches(near, cases, state)) as batches:
+            with closing(GlobalBatches(near, cases, state, coarse)) as batches:
                 if resumed is None:
                     state.method.prepare(batches)
                     save(run, state)
@@ -112,7 +115,9 @@ def refuse_non_finite(losses: Mapping[str, float], run: Run, state: TrainingStat
 class GlobalBatches(Iterator[Batch]):
     """This rank's share of each global batch from the state's place on, counted there as they are drawn."""
 
-    def __init__(self, store: Store, cases: Sequence[Case], state: TrainingState) -> None:
+    def __init__(
+        self, store: Store, cases: Sequence[Case], state: TrainingState, coarse: CoarseVolumes | None = None
+    ) -> None:
         experiment, ranks = state.experiment, state.ranks
         self._state = state
         self._loader = Loader(

@@ -14,9 +14,10 @@ from xr2ct.loading.source import Source
 from xr2ct.registry import component
 from xr2ct.run import Run
 from xr2ct.seeds import generator
+from xr2ct.stages import BEFORE
 from xr2ct.store import Case, Store, StoreError
 from xr2ct.store.apart import check_apart
-from xr2ct.training import checkpoints
+from xr2ct.training import checkpoints, stage_before
 from xr2ct.training.agreement import from_rank_0
 from xr2ct.training.distributed import Ranks
 from xr2ct.training.engines import Precision
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FREE = (
     "run_root",
+    "coarse.run",
     "data.stores",
     "data.phantoms",
     "evaluation.",
@@ -37,8 +39,8 @@ FREE = (
     "variants",
 )
 """Keys that a run may be started again with other values of, since they change none of its losses. A
-store may move because its checksum is compared; all other keys, `training.threads` too, may change at
-least a rounding."""
+store may move because its checksum is compared, and the stage before because the run has a copy of it; all
+other keys, `training.threads` too, may change at least a rounding."""
 
 
 def completed(experiment: Experiment) -> Experiment:
@@ -84,8 +86,12 @@ def _tested_on(experiment: Experiment) -> list[Store]:
 
 
 def training_cases(experiment: Experiment, store: Store) -> list[Case]:
-    """The training split, or the first `data.train_cases` of its seeded order."""
-    cases = store.split("train")
+    """The training split, or the first `data.train_cases` of its seeded order.
+
+    Without the cases whose slices the volume is finer than, or a `UserError`, as `data.finer_than_source`
+    says.
+    """
+    cases = _fine_enough(experiment, store, store.split("train"))
     wanted = experiment.data.train_cases
     if not cases or (wanted is not None and wanted > len(cases)):
         told = f"{store.path}: {len(cases)} cases in the training split, expected {wanted or 'some'}"
@@ -96,6 +102,25 @@ def training_cases(experiment: Experiment, store: Store) -> list[Case]:
         return cases
     order = generator(experiment.seed, "train_cases").permutation(len(cases))
     return [cases[i] for i in order[:wanted]]
+
+
+def _fine_enough(experiment: Experiment, store: Store, cases: list[Case]) -> list[Case]:
+    data = experiment.data
+    voxel = store.cube_mm / data.size
+    # Of volumes that came as a cube already the slices are not known.
+    coarser = {c.id: c.attributes["spacing_mm"][0] for c in cases if "spacing_mm" in c.attributes}
+    coarser = {name: spacing for name, spacing in coarser.items() if spacing > voxel * (1 + 1e-3)}
+    if not coarser or data.finer_than_source == "allow":
+        return cases
+    if data.finer_than_source == "leave_out":
+        log.info("%s: %d of %d cases left out: slices too far apart", store.path, len(coarser), len(cases))
+        return [c for c in cases if c.id not in coarser]
+    name, spacing = max(coarser.items(), key=lambda item: item[1])
+    raise UserError(
+        f"{store.path}: data.size {data.size} is finer ({voxel:g} mm) than the slices of {len(coarser)} of "
+        f"{len(cases)} cases (as {name}, {spacing:g} mm); data.finer_than_source: leave_out or allow, "
+        "or a smaller size"
+    )
 
 
 def refuse_other_values(run: Run, experiment: Experiment) -> None:
@@ -134,6 +159,11 @@ def earlier_resolution(run: Run, experiment: Experiment, ranks: Ranks) -> Resolv
         if cohort == experiment.data.cohort:
             raise UserError(f"{told}; start a new run, or bring that store back")
         log.warning("%s", told)
+    if (copied := stage_before.digest(run)) != resolved.coarse:
+        raise UserError(
+            f"{run.path}: its copy of the stage before has changed since the start: "
+            f"{resolved.coarse} → {copied}; start a new run, or bring {run.path / BEFORE} back"
+        )
     for line in differences(resolved.versions, provenance.versions()):
         log.warning("%s: another version than at the start: %s", run.path, line)
     if resolved.world_size != ranks.world_size:
@@ -147,7 +177,7 @@ def earlier_resolution(run: Run, experiment: Experiment, ranks: Ranks) -> Resolv
     return resolved
 
 
-def resolve(experiment: Experiment, store: Store, ranks: Ranks, precision: Precision) -> Resolved:
+def resolve(run: Run, experiment: Experiment, store: Store, ranks: Ranks, precision: Precision) -> Resolved:
     """What a run's start finds out, once."""
     checksums, excluded = provenance.stores(experiment)
     return Resolved(
@@ -159,6 +189,7 @@ def resolve(experiment: Experiment, store: Store, ranks: Ranks, precision: Preci
         excluded=excluded,
         versions=provenance.versions(),
         commit=provenance.commit(),
+        coarse=stage_before.digest(run),
     )
 
 

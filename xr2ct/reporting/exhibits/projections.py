@@ -20,8 +20,9 @@ from xr2ct.reporting.patients import Volumes, choose, projections, reconstruct_c
 from xr2ct.reporting.pictures import Picture
 from xr2ct.reporting.study import Study
 from xr2ct.reporting.systems import System
+from xr2ct.stages import load_stages
 from xr2ct.store import Store
-from xr2ct.weights import checkpoint_geometry, load_mapper
+from xr2ct.weights import checkpoint_geometry
 
 _VIEWS = {"frontal": 0.0, "lateral": 90.0}
 _PLANES = ("axial", "coronal")
@@ -126,7 +127,7 @@ def _median_patients(study: Study) -> _Median:
             found.cases.setdefault(result.cohort, choose(scores)["median"])
             found.first.setdefault(result.cohort, system.label)
         experiment = system.experiment
-        mapper, _ = load_mapper(system.runs[0].best, experiment.evaluation.weights)
+        stages = load_stages(system.runs[0].best, experiment.evaluation.weights)
         for result in results:
             case = found.cases[result.cohort]
             scores = {row["case"]: row[PRIMARY] for row in result.rows}
@@ -135,7 +136,7 @@ def _median_patients(study: Study) -> _Median:
             store = Store.open(experiment.data.store(result.cohort))
             of_store = next(c for c in store.cases if c.id == case)
             key = system.label, result.cohort
-            found.volumes[key] = reconstruct_case(store, of_store, mapper, experiment.data)
+            found.volumes[key] = reconstruct_case(store, of_store, stages)
             found.psnr[key] = scores[case]
     return found
 

@@ -7,7 +7,7 @@ A module in `xr2ct.methods` defines a `Config` (a `config.Section` with its keys
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from xr2ct.seeds import derive_seed
+from xr2ct.transport.global_batch import total, world_size
+
+Losses = dict[str, Tensor]
+"""Scalars on this rank's device, by name."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,7 @@ class Batch:
         What a network draws at random follows from them, so it is the same for any number of ranks, in a pass
         that is repeated, and after a resume.
         """
-        pairs = [
-            (derive_seed(0, "patient", case), derive_seed(0, "position", position))
-            for case, position in zip(self.cases, self.positions, strict=True)
-        ]
-        return torch.tensor(pairs, dtype=torch.int64, device=self.views.device)
+        return sample_seeds(self.positions, self.cases, self.views.device)
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
@@ -65,6 +65,19 @@ class Batch:
     def _part(self, p: slice) -> Batch:
         further = [None if t is None else t[p] for t in (self.origins, self.coarse, self.context)]
         return Batch(self.ct[p], self.views[p], self.positions[p], self.cases[p], *further)
+
+
+def sample_seeds(positions: Sequence[int], cases: Sequence[str], device: torch.device) -> Tensor:
+    """`Batch.seeds` of samples at these places in the sequence, of these cases."""
+    pairs = [
+        (derive_seed(0, "patient", case), derive_seed(0, "position", position))
+        for case, position in zip(cases, positions, strict=True)
+    ]
+    seeds = torch.tensor(pairs, dtype=torch.int64)
+    if device.type != "cuda":
+        return seeds
+    # From pinned memory: from any other the copy would wait for all that the device has still to do.
+    return seeds.pin_memory().to(device, non_blocking=True)
 
 
 class Engine(Protocol):
@@ -90,6 +103,18 @@ class Engine(Protocol):
         """Update the network, once every micro-batch of this update has gone back."""
 
 
+@dataclass(frozen=True)
+class Update:
+    """One update of a network, or of several from the same batch."""
+
+    name: str
+    """What is updated, for whoever reads what it costs."""
+    times: int
+    """How often in an outer step, each on a fresh batch."""
+    run: Callable[[Mapping[str, Engine], Batch], Losses]
+    """Do it, and return the losses over this rank's samples. It does not wait for the device."""
+
+
 class Method(ABC):
     """Networks and the order of their updates."""
 
@@ -97,24 +122,35 @@ class Method(ABC):
     """Trained, one engine each. ``mapper`` is always one: views → volume."""
     fixed: dict[str, nn.Module]
     """Never trained, but drawn or calibrated, so saved with every checkpoint."""
-    batches_per_step: int
-    """Global batches that one outer step draws."""
 
-    def channels(self, name: str) -> int:
-        """Of the volumes (b, channels, z, y, x) that a network other than the mapper takes."""
-        return 1
-
+    @property
     @abstractmethod
-    def passes(self, accumulation: int) -> dict[str, int]:
-        """What an outer step costs for each sample of a batch, by network, in its passes forward.
-
-        A pass back counts two more through weights that are trained, and one through others.
-        """
+    def updates(self) -> tuple[Update, ...]:
+        """An outer step, in order."""
 
     @abstractmethod
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Calibrate what must be calibrated on training data, before step 1 of a new run."""
 
-    @abstractmethod
+    @property
+    def batches_per_step(self) -> int:
+        """Global batches that one outer step draws."""
+        return sum(update.times for update in self.updates)
+
+    def channels(self, name: str) -> int:
+        """Of the volumes (b, channels, z, y, x) that a network other than the mapper takes."""
+        return 1
+
     def step(self, engines: Mapping[str, Engine], batches: Iterator[Batch]) -> dict[str, float]:
-        """One outer step. Returns the losses by name, the same on every rank."""
+        """One outer step. Returns the losses by name, averaged over an update's times and over ranks.
+
+        They are looked at once, at its end: what looks at a number waits for the device.
+        """
+        names: list[str] = []
+        means = []
+        for update in self.updates:
+            each = [update.run(engines, next(batches)) for _ in range(update.times)]
+            names += each[0]
+            means.append(torch.stack([torch.stack(list(losses.values())) for losses in each]).mean(0))
+        found = (total(torch.cat(means)) / world_size()).tolist()
+        return {f"loss/{name}": loss for name, loss in zip(names, found, strict=True)}

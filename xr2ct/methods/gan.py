@@ -10,7 +10,7 @@ say which comes first. Without an adversary, weight 0, there is no discriminator
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment, Section
-from xr2ct.methods.base import Batch, Engine, Method
+from xr2ct.methods.base import Batch, Engine, Losses, Method, Update
 from xr2ct.models.initial import seeded_weights
 from xr2ct.models.lift import Lift, RepeatLift
 from xr2ct.models.mapper import Mapper, build_mapper
@@ -26,10 +26,7 @@ from xr2ct.models.patch_discriminator import Config as DiscriminatorWidths
 from xr2ct.models.patch_discriminator import PatchDiscriminator
 from xr2ct.projection.geometry import Geometry
 from xr2ct.transport.dual import scores_and_slope
-from xr2ct.transport.global_batch import total, world_size
 from xr2ct.transport.sinkhorn import at_least_fp32
-
-Losses = dict[str, Tensor]
 
 
 class Config(Section):
@@ -67,28 +64,25 @@ class Gan(Method):
         if d is not None:
             self.networks["discriminator"] = d
         self.fixed = {}
-        self.batches_per_step = config.updates
         self.repeat = repeat
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        name = "mapper" if len(self.networks) == 1 else "mapper, discriminator"
+        return (
+            Update(
+                name,
+                self.config.updates,
+                lambda e, batch: self.update(e["mapper"], e.get("discriminator"), batch),
+            ),
+        )
 
     def channels(self, name: str) -> int:
         """A volume, and a channel for each view."""
         return 1 + len(self.repeat.angles)
 
-    def passes(self, accumulation: int) -> dict[str, int]:
-        """d's: frozen and back to the volume for g's update; of made and real volumes for its own."""
-        found = {"mapper": 3, "discriminator": 2 + 3 * 2}
-        return {name: self.config.updates * found[name] for name in self.networks}
-
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Nothing has to be calibrated."""
-
-    def step(self, engines: Mapping[str, Engine], batches: Iterator[Batch]) -> dict[str, float]:
-        """The updates of an outer step, whose losses are averaged."""
-        mapper, d = engines["mapper"], engines.get("discriminator")
-        each = [self.update(mapper, d, next(batches)) for _ in range(self.config.updates)]
-        means = torch.stack([torch.stack(list(losses.values())) for losses in each]).mean(0)
-        found = (total(means) / world_size()).tolist()
-        return {f"loss/{name}": loss for name, loss in zip(each[0], found, strict=True)}
 
     def update(self, mapper: Engine, d: Engine | None, batch: Batch) -> Losses:
         """One update of g and, where there is an adversary, one of d; the losses over this rank's samples.

@@ -8,7 +8,7 @@ updates of g with a fresh batch each, d frozen, then one of d with a further bat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from xr2ct.config import Experiment, Section
 from xr2ct.errors import UserError
-from xr2ct.methods.base import Batch, Engine, Method
+from xr2ct.methods.base import Batch, Engine, Losses, Method, Update
 from xr2ct.methods.replay import Draws
 from xr2ct.models.features import Config as Features
 from xr2ct.models.features import FeatureExtractor
@@ -82,6 +82,22 @@ class Spread(nn.Module):
     def __init__(self, layers: int) -> None:
         super().__init__()
         self.register_buffer("by_layer", torch.full((layers,), torch.nan, dtype=torch.float64))
+        self._told: list[float] | None = None
+        self.register_load_state_dict_post_hook(lambda *_: self._forget())
+
+    def measured(self, by_layer: Tensor) -> None:
+        """Keep what was found."""
+        self.by_layer.copy_(by_layer)
+        self._forget()
+
+    def tolist(self) -> list[float]:
+        """On the host, brought there once: each time it would wait for the device."""
+        if self._told is None:
+            self._told = self.by_layer.tolist()
+        return self._told
+
+    def _forget(self) -> None:
+        self._told = None
 
 
 class NeuralOT(Method):
@@ -91,7 +107,6 @@ class NeuralOT(Method):
         self.config = config
         self.networks = {"mapper": mapper, "potential": d}
         self.fixed: dict[str, nn.Module] = {"features": f}
-        self.batches_per_step = config.mapper_updates + 1
         self.features = f
         self.spread = Spread(len(config.features.widths))
         if config.blur_of_spread is not None:
@@ -103,14 +118,21 @@ class NeuralOT(Method):
         config = self.config
         if config.blur_of_spread is None:
             return SinkhornDivergence(config.blur, config.scaling)
-        by_layer = (config.blur_of_spread * self.spread.by_layer).tolist()
-        return SinkhornDivergence(by_layer, config.scaling)
+        blurs = [config.blur_of_spread * distance for distance in self.spread.tolist()]
+        return SinkhornDivergence(blurs, config.scaling)
 
-    def passes(self, accumulation: int) -> dict[str, int]:
-        """Of g, once more in each of its updates where a batch comes in parts; of f, over both volumes."""
-        k = self.config.mapper_updates
-        once_more = k if accumulation > 1 else 0
-        return {"mapper": 3 * k + once_more + 1, "potential": 2 * k + 3 * 2, "features": 3 * k}
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return (
+            Update(
+                "mapper",
+                self.config.mapper_updates,
+                lambda e, batch: self.update_mapper(e["mapper"], e["potential"], batch),
+            ),
+            Update(
+                "potential", 1, lambda e, batch: self.update_potential(e["mapper"], e["potential"], batch)
+            ),
+        )
 
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Calibrate f on the first training batches, and measure the spread; every rank calls it."""
@@ -131,19 +153,9 @@ class NeuralOT(Method):
                 f"method.blur_of_spread: the {len(layers[0])} calibration volumes lie {found.tolist()} "
                 "apart in the layers of f, expected more than 0; learn from more cases, or state method.blur"
             )
-        self.spread.by_layer.copy_(found)
+        self.spread.measured(found)
 
-    def step(self, engines: Mapping[str, Engine], batches: Iterator[Batch]) -> dict[str, float]:
-        """k updates of the mapper, whose losses are averaged, and one of the potential."""
-        mapper, d = engines["mapper"], engines["potential"]
-        k = self.config.mapper_updates
-        of_mapper = torch.stack([self.update_mapper(mapper, d, next(batches)) for _ in range(k)])
-        of_potential = self.update_potential(mapper, d, next(batches))
-        losses = (total(torch.cat([of_mapper.mean(0), of_potential])) / world_size()).tolist()
-        names = ("mapper", "transport", "potential_of_mapped", "potential", "potential_of_real")
-        return {f"loss/{name}": loss for name, loss in zip(names, losses, strict=True)}
-
-    def update_mapper(self, mapper: Engine, d: Engine, batch: Batch) -> Tensor:
+    def update_mapper(self, mapper: Engine, d: Engine, batch: Batch) -> Losses:
         """One update of g; L_g, ΣS and this rank's mean d(g(x)).
 
         Optimal transport needs every micro-batch at once. With accumulation the volumes are therefore made
@@ -166,7 +178,7 @@ class NeuralOT(Method):
         mapper.step()
         return losses
 
-    def mapper_loss(self, outputs: list[Tensor], d: Engine, real: Tensor) -> tuple[Tensor, Tensor]:
+    def mapper_loss(self, outputs: list[Tensor], d: Engine, real: Tensor) -> tuple[Tensor, Losses]:
         """∂L_g/∂g(x) and the losses, L_g = 0.1·ΣS − 0.1·mean d(g(x)) with the mean over this rank."""
         config = self.config
         volumes = at_least_fp32(torch.cat(outputs).detach()).requires_grad_()
@@ -182,9 +194,13 @@ class NeuralOT(Method):
         score, slope = torch.cat(scores).mean(), torch.cat(slopes) / len(volumes)
         gradient = config.transport_weight * pull - config.potential_weight * slope
         loss = config.transport_weight * transport.detach() - config.potential_weight * score
-        return gradient, torch.stack([loss, transport.detach(), score])
+        return gradient, {
+            "mapper": loss,
+            "transport": transport.detach(),
+            "potential_of_mapped": score,
+        }
 
-    def update_potential(self, mapper: Engine, d: Engine, batch: Batch) -> Tensor:
+    def update_potential(self, mapper: Engine, d: Engine, batch: Batch) -> Losses:
         """One update of d; L_d = 100·(mean d(g(x)) − mean d(V)) and mean d(V), both of this rank."""
         scale = self.config.potential_scale
         mapped, real = [], []
@@ -200,4 +216,4 @@ class NeuralOT(Method):
             real.append(of_real)
         d.step()
         score, truth = torch.cat(mapped).mean(), torch.cat(real).mean()
-        return torch.stack([scale * (score - truth), truth])
+        return {"potential": scale * (score - truth), "potential_of_real": truth}

@@ -7,19 +7,17 @@ What one would try first, and what neural optimal transport has to beat; not in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
 from xr2ct.config import Experiment, Section
-from xr2ct.methods.base import Batch, Engine, Method
+from xr2ct.methods.base import Batch, Engine, Losses, Method, Update
 from xr2ct.models.mapper import Mapper, build_mapper
 from xr2ct.projection.geometry import Geometry
-from xr2ct.transport.global_batch import total, world_size
 from xr2ct.transport.sinkhorn import at_least_fp32
 
 _LOSSES = {"l1": F.l1_loss, "mse": F.mse_loss}
@@ -46,21 +44,17 @@ class Regression(Method):
         self.config = config
         self.networks = {"mapper": mapper}
         self.fixed = {}
-        self.batches_per_step = config.mapper_updates
 
-    def passes(self, accumulation: int) -> dict[str, int]:
-        """Forward and back for every update."""
-        return {"mapper": 3 * self.config.mapper_updates}
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return (
+            Update("mapper", self.config.mapper_updates, lambda e, batch: self.update(e["mapper"], batch)),
+        )
 
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Nothing has to be calibrated."""
 
-    def step(self, engines: Mapping[str, Engine], batches: Iterator[Batch]) -> dict[str, float]:
-        """The updates of an outer step, whose losses are averaged."""
-        losses = [self.update(engines["mapper"], next(batches)) for _ in range(self.config.mapper_updates)]
-        return {"loss/mapper": (total(torch.stack(losses).mean()) / world_size()).item()}
-
-    def update(self, mapper: Engine, batch: Batch) -> Tensor:
+    def update(self, mapper: Engine, batch: Batch) -> Losses:
         """One update; the loss over this rank's samples.
 
         The engine sums gradients over micro-batches, which are of one size, and averages them over ranks: so
@@ -76,4 +70,4 @@ class Regression(Method):
             mapper.backward(output, slope)
             losses.append(loss.detach())
         mapper.step()
-        return torch.stack(losses).sum()
+        return {"mapper": torch.stack(losses).sum()}

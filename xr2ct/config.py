@@ -279,11 +279,17 @@ class Experiment(Section):
             raise ValueError(f"coarse.size ({coarse.size}) must be a part of data.size ({data.size})")
         if data.scaling != "window":
             raise ValueError(f"coarse: needs data.scaling: window, got {data.scaling}")
-        step = self.window_step
-        if data.window is not None and data.window % step:
+        side = self.context_side
+        if data.window is None or side is None:
+            return self
+        if data.size % side or coarse.size % side:
             raise ValueError(
-                f"data.window ({data.window}) must be a multiple of {step}: "
-                f"data.size over the whole chest's side, {self.context_side}"
+                f"data.window ({data.window}) must be at least coarse.size ({coarse.size}) or a part of it"
+            )
+        if data.window % self.window_step:
+            raise ValueError(
+                f"data.window ({data.window}) must be a multiple of {self.window_step}, which is data.size "
+                f"over the side of the whole chest around it, {side}"
             )
         return self
 

@@ -133,7 +133,7 @@ def test_the_gradient_is_that_of_the_volumes_that_were_scored() -> None:
     torch.manual_seed(5)
     outputs = [mapper(*part.inputs) for part in batch.micro(2)]  # both graphs kept, so no second pass
     drawn_once = torch.get_rng_state()
-    slope, losses = method.mapper_loss(outputs, d, batch.ct)
+    slope, losses = method.mapper_loss(outputs, d, batch)
     expected = torch.autograd.grad(torch.cat(outputs), list(mapper.network.parameters()), slope)
 
     torch.manual_seed(5)

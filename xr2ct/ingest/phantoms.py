@@ -77,8 +77,10 @@ def phantom_stores(experiments: Iterable[Experiment]) -> list[PhantomStore]:
             flipped = learnt_from and experiment.augmentation.flip == "patient"
             mirrored = (mirror_angle(a) for a in data.views if flipped)
             angles = tuple(sorted({*EIGHT_ANGLES, *data.views, *mirrored}))
+            around = experiment.context_side if learnt_from else None
+            sizes = (data.size,) if around is None else (around, data.size)
             one = PhantomStore(
-                path, cohort, patients, learnt_from, (data.size,), (named_geometry(data.geometry),), angles
+                path, cohort, patients, learnt_from, sizes, (named_geometry(data.geometry),), angles
             )
             asked[path] = _together(asked.get(path, one), one)
     return [asked[path] for path in sorted(asked)]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from xr2ct.config import Experiment, Section
 from xr2ct.methods.base import Batch, Engine, Losses, Method, Update
 from xr2ct.models.initial import seeded_weights
-from xr2ct.models.lift import Lift, RepeatLift
+from xr2ct.models.lift import Lift, RepeatLift, Windows
 from xr2ct.models.mapper import Mapper, build_mapper
 from xr2ct.models.patch_discriminator import Config as DiscriminatorWidths
 from xr2ct.models.patch_discriminator import PatchDiscriminator
@@ -138,7 +138,8 @@ class Gan(Method):
 
     def lifted(self, part: Batch, volumes: Tensor) -> Tensor:
         """The views as further channels of volumes (b, 1, z, y, x)."""
-        lifted: Tensor = self.repeat.to(volumes.device)(part.views)
+        windows = None if part.origins is None else Windows(part.origins, volumes.shape[-1])
+        lifted: Tensor = self.repeat.to(volumes.device)(part.views, None, windows)
         return lifted.to(volumes.dtype)
 
 

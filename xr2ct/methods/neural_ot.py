@@ -4,6 +4,10 @@
 
 S is the Sinkhorn divergence of a layer of random features f over the global batch. One outer step is k
 updates of g with a fresh batch each, d frozen, then one of d with a further batch, g frozen.
+
+Of sub-volumes with a stage before them, S is of both the sub-volume and the whole chest around it: the coarse
+reconstruction with the sub-volume set into it, against the true chest. What is right by itself and wrong in
+its place has a price too.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -25,6 +30,7 @@ from xr2ct.models.initial import seeded_weights
 from xr2ct.models.mapper import Mapper, build_mapper
 from xr2ct.models.potential import Config as PotentialWidths
 from xr2ct.models.potential import Potential
+from xr2ct.models.surroundings import set_into
 from xr2ct.projection.geometry import Geometry
 from xr2ct.transport.dual import scores_and_slope
 from xr2ct.transport.global_batch import gather, total, world_size
@@ -69,9 +75,9 @@ def build(config: Config, experiment: Experiment, geometry: Geometry, cube_mm: f
         )
     mapper = build_mapper(experiment, geometry, cube_mm)
     with seeded_weights(experiment.seed, "potential"):
-        d = Potential(config.potential, experiment.data.size)
+        d = Potential(config.potential, experiment.data.side)
     f = FeatureExtractor(config.features, experiment.seed)
-    return NeuralOT(config, mapper, d, f)
+    return NeuralOT(config, mapper, d, f, experiment.window_step)
 
 
 class Spread(nn.Module):
@@ -103,8 +109,12 @@ class Spread(nn.Module):
 class NeuralOT(Method):
     """g, d, f and the order of their updates."""
 
-    def __init__(self, config: Config, mapper: Mapper, d: Potential, f: FeatureExtractor) -> None:
+    def __init__(
+        self, config: Config, mapper: Mapper, d: Potential, f: FeatureExtractor, window_step: int = 1
+    ) -> None:
+        """window_step: `Experiment.window_step`, voxels of a sub-volume to one of the chest around it."""
         self.config = config
+        self.window_step = window_step
         self.networks = {"mapper": mapper, "potential": d}
         self.fixed: dict[str, nn.Module] = {"features": f}
         self.features = f
@@ -138,8 +148,10 @@ class NeuralOT(Method):
         """Calibrate f on the first training batches, and measure the spread; every rank calls it."""
         if self.config.features.statistics == "batch":
             return
-        volumes = [b.ct for b in islice(batches, self.config.features.calibration_batches)]
-        self.features.to(volumes[0].device).calibrate(volumes, total)
+        drawn = list(islice(batches, self.config.features.calibration_batches))
+        volumes = [batch.ct for batch in drawn]
+        around = [batch.context for batch in drawn if batch.context is not None]
+        self.features.to(volumes[0].device).calibrate([*volumes, *around], total)
         if "spread" in self.fixed:
             self._measure_spread(volumes)
 
@@ -169,7 +181,7 @@ class NeuralOT(Method):
             for part in parts:
                 draws.append(None if once else Draws(part.views))
                 outputs.append(mapper(*part.inputs))
-        gradient, losses = self.mapper_loss(outputs, d, batch.ct)
+        gradient, losses = self.mapper_loss(outputs, d, batch)
         for part, output, drawn, own in zip(parts, outputs, draws, gradient.chunk(len(parts)), strict=True):
             if drawn is not None:
                 with drawn.again():
@@ -178,13 +190,25 @@ class NeuralOT(Method):
         mapper.step()
         return losses
 
-    def mapper_loss(self, outputs: list[Tensor], d: Engine, real: Tensor) -> tuple[Tensor, Losses]:
+    def mapper_loss(self, outputs: list[Tensor], d: Engine, batch: Batch) -> tuple[Tensor, Losses]:
         """∂L_g/∂g(x) and the losses, L_g = 0.1·ΣS − 0.1·mean d(g(x)) with the mean over this rank."""
         config = self.config
         volumes = at_least_fp32(torch.cat(outputs).detach()).requires_grad_()
-        with torch.no_grad():
-            of_real = self.features(real)
-        transport = self.divergence(self.features(volumes), of_real)
+        transport = self.transport(volumes, batch.ct)
+        further: Losses = {}
+        if batch.context is not None:
+            assert batch.coarse is not None and batch.origins is not None
+            times = batch.coarse.shape[-1] // batch.context.shape[-1]
+            made, real = (
+                set_into(chest, part, batch.origins, self.window_step)
+                for chest, part in (
+                    (F.avg_pool3d(batch.coarse, times), volumes),
+                    (batch.context, batch.ct),
+                )
+            )
+            around = self.transport(made, real)
+            further["transport_around"] = around.detach()
+            transport = transport + around
         (pull,) = torch.autograd.grad(transport, volumes)
         with d.held() as frozen:
             # By micro-batches: the mean falls apart, and the potential's activations are large.
@@ -198,7 +222,14 @@ class NeuralOT(Method):
             "mapper": loss,
             "transport": transport.detach(),
             "potential_of_mapped": score,
+            **further,
         }
+
+    def transport(self, made: Tensor, real: Tensor) -> Tensor:
+        """ΣS between two batches of volumes, a scalar whose gradient reaches `made`."""
+        with torch.no_grad():
+            of_real = self.features(real)
+        return self.divergence(self.features(made), of_real)
 
     def update_potential(self, mapper: Engine, d: Engine, batch: Batch) -> Losses:
         """One update of d; L_d = 100·(mean d(g(x)) − mean d(V)) and mean d(V), both of this rank."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xr2ct.models.lift import Windows
@@ -60,6 +61,22 @@ class Surroundings(nn.Module):
             for own, centres in enumerate(at)
         ]
         return torch.stack(grids, dim=1).float()
+
+
+def set_into(chest: Tensor, windows: Tensor, origins: Tensor, step: int) -> Tensor:
+    """Whole chests with a sub-volume of each set into it, averaged down to its voxels; gradients reach both.
+
+    chest: (b, 1, m, m, m); windows: (b, 1, w, w, w) with voxels `step` times finer; origins: (b, 3) where
+    they begin in their own grid of (m·step)³, multiples of `step`.
+    """
+    side = chest.shape[-1]
+    pooled = F.avg_pool3d(windows, step)
+    along = torch.arange(pooled.shape[-1], device=origins.device)
+    z, y, x = (origins[:, axis, None] // step + along for axis in range(3))
+    rows = z[:, :, None] * side + y[:, None]
+    places = (rows[:, :, :, None] * side + x[:, None, None]).flatten(1)
+    # By index and not by slices: the places stay on the device.
+    return chest.flatten(1).scatter(1, places, pooled.flatten(1)).view_as(chest)
 
 
 def _weights(places: int, coarse: int) -> Tensor:

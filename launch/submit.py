@@ -28,7 +28,7 @@ from xr2ct.config import Experiment, load_members, run_path
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.loading.order import check_batch
 from xr2ct.run import Run, write_atomically
-from xr2ct.training import start
+from xr2ct.training import stage_before, start
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,19 @@ def plan(config: Path, overrides: Sequence[str], cluster: str) -> Plan:
 def placed(experiment: Experiment, workdir: Path) -> Experiment:
     """With its folders made whole, so that the run can be submitted again from anywhere."""
     data = experiment.data.model_copy(update={"stores": workdir / experiment.data.stores})
-    return experiment.model_copy(update={"run_root": workdir / experiment.run_root, "data": data})
+    coarse = experiment.coarse
+    if coarse is not None:
+        coarse = coarse.model_copy(update={"run": workdir / coarse.run})
+    return experiment.model_copy(
+        update={"run_root": workdir / experiment.run_root, "data": data, "coarse": coarse}
+    )
 
 
 def validate(experiment: Experiment, run: Run, profile: Profile) -> None:
     """What training would refuse once it had waited in the queue; `UserError`."""
     completed = start.completed(experiment)
-    start.open_training_data(completed)
+    store, _ = start.open_training_data(completed)
+    stage_before.find(run, completed, store)
     start.refuse_other_values(run, completed)
     check_batch(experiment.training.batch, profile.ranks, experiment.training.accumulation)
     if profile.gpus_per_node and experiment.training.device == "cpu":

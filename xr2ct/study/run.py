@@ -21,6 +21,7 @@ from xr2ct.study.budget import paced
 from xr2ct.study.child import last_line, run_child
 from xr2ct.study.member import Member
 from xr2ct.tracking import track_artifact
+from xr2ct.training import stage_before
 from xr2ct.training.start import completed, open_training_data, refuse_other_values
 from xr2ct.training.stopping import Listener, listening
 
@@ -51,10 +52,11 @@ def run_study(
     failed: dict[Path, str] = {}
     with listening() as listener:
         going_on = partial(_going_on, listener)
-        for store in phantom_stores(member.experiment for member in members):
-            make_phantom_store(store, going_on)
+        for wanted in phantom_stores(member.experiment for member in members):
+            make_phantom_store(wanted, going_on)
         for member in members:
-            open_training_data(member.experiment)
+            store, _ = open_training_data(member.experiment)
+            stage_before.find(member.run, member.experiment, store)
         can_run = members if minutes is None else paced(members, minutes, out, listener, failed)
         for member in can_run:
             refuse_other_values(member.run, completed(member.experiment))

@@ -43,17 +43,26 @@ log = logging.getLogger(__name__)
 _VOLUMES = "volumes"
 
 
+def find(run: Run, experiment: Experiment, store: Store) -> Path | None:
+    """The checkpoint that a run has yet to copy; None where it has done so, or has no stage before.
+
+    `UserError` where it is not there, or of other X-rays, cube or size than this run's.
+    """
+    if experiment.coarse is None or run.steps():
+        return None
+    source = _source(experiment.coarse)
+    _check(source, experiment, store)
+    return source
+
+
 def bring(run: Run, experiment: Experiment, store: Store, fence: Fence) -> None:
     """RUN/coarse as it has to be before the first step; rank 0's.
 
-    A run that has a checkpoint keeps the copy that it began with. `UserError` where the stage before is not
-    there, or of other X-rays, cube or size than this one.
+    A run that has a checkpoint keeps the copy that it began with. Raises as `find` does.
     """
-    coarse = experiment.coarse
-    if coarse is None or run.steps():
+    coarse, source = experiment.coarse, find(run, experiment, store)
+    if coarse is None or source is None:
         return
-    source = _source(coarse)
-    _check(source, experiment, store)
     there = run.path / BEFORE
     if there.is_dir():
         if _digest_of(there, "mapper") == _digest_of(source, coarse.weights):

@@ -166,15 +166,20 @@ class _Rays:
         pixels = self.geometry.pixels
         views = self._views(adjoint=True)
         weighted = [images[:, v] * view.lengths for v, view in enumerate(views)]
-        volumes = images.new_zeros(len(images), *self.grid.shape)
+        volumes = images.new_empty(len(images), *self.grid.shape)
         for index, levels in enumerate(self.grid.slabs(pixels)):
             for b, volume in enumerate(volumes):
+                total = None
                 for view, pictures in zip(views, weighted, strict=True):
                     part = view.slabs[index]
                     if part is not None:
                         fan = (part.matrix @ pictures[b, part.rows]).view(view.planes, -1, pixels)
                         slab = view.columns @ fan.transpose(1, 2).reshape(view.planes * pixels, -1)
-                        volume[levels] += slab.t().view_as(volume[levels])
+                        total = slab if total is None else total.add_(slab)
+                if total is None:
+                    volume[levels].zero_()
+                else:
+                    volume[levels] = total.t().view_as(volume[levels])
         return volumes
 
     def _views(self, adjoint: bool = False) -> list[ViewMatrices]:

@@ -108,6 +108,12 @@ def view_matrices(grid: Grid, geometry: Geometry, angle_deg: float, adjoint: boo
     return made
 
 
+def forget() -> None:
+    """Drop what is kept."""
+    with _lock:
+        _kept.clear()
+
+
 def beam_axes(angle: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """(x, y) of the unit vectors from source to detector, and along the detector's columns."""
     to_source, columns = source_direction(angle), column_direction(angle)

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from xr2ct.evaluation.metrics import COLUMNS, by_mode, score_volume
+from xr2ct.evaluation.metrics import COLUMNS, Reference, by_mode, score_volume
 
 WIDTH = 2500.0
 
@@ -168,3 +168,13 @@ def test_float32_volumes_are_scored_in_float64() -> None:
     single = score(prediction.astype(np.float32), truth.astype(np.float32))
     for name, value in score(prediction, truth).items():
         assert single[name] == pytest.approx(value, abs=1e-3 if name == "rc2024/psnr" else 1e-5, rel=1e-6)
+
+
+def test_a_truth_stays_as_it_is_whatever_is_scored_against_it() -> None:
+    prediction, truth = structure((20, 22, 24))
+    mask = truth > 0.3
+    volumes = [torch.from_numpy(v.copy()) for v in (prediction, prediction[::-1], truth, prediction)]
+    reference = Reference(torch.from_numpy(truth), WIDTH, {"body": torch.from_numpy(mask)})
+    together = [reference.score(volume) for volume in volumes]
+    assert together == [score(volume.numpy(), truth, body=mask) for volume in volumes]
+    assert together[0] == together[3] != together[1]

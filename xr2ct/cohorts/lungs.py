@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -44,7 +44,8 @@ def body_mask(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     `hu` (z, y, x) in patient axes. All False where there is no tissue. Voxels much finer than 3 mm are
     averaged to about that first, so the outline of a fine volume is as coarse.
     """
-    return _on_coarse(_body, hu, spacing_mm)
+    blocks, block_mm = coarse(hu, spacing_mm)
+    return _on_voxels(_body(blocks, block_mm), hu.shape, spacing_mm)
 
 
 def lung_mask(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
@@ -52,7 +53,14 @@ def lung_mask(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 
     All False where that is less than 300 ml. Worked out on the grid of `body_mask`.
     """
-    return _on_coarse(_lungs, hu, spacing_mm)
+    return body_and_lung_masks(hu, spacing_mm)[1]
+
+
+def body_and_lung_masks(hu: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:
+    """`body_mask` and `lung_mask`, the body worked out once."""
+    blocks, block_mm = coarse(hu, spacing_mm)
+    body, lungs = find_body_and_lungs(blocks, block_mm)
+    return _on_voxels(body, hu.shape, spacing_mm), _on_voxels(lungs, hu.shape, spacing_mm)
 
 
 def coarse(hu: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, Spacing]:
@@ -104,14 +112,11 @@ def block_factors(spacing_mm: Spacing) -> list[int]:
     return [max(1, int(_WORKING_MM / step)) for step in spacing_mm]
 
 
-def _on_coarse(
-    find: Callable[[np.ndarray, Spacing], np.ndarray], hu: np.ndarray, spacing_mm: Spacing
-) -> np.ndarray:
-    blocks, block_mm = coarse(hu, spacing_mm)
-    mask = find(blocks, block_mm)
+def _on_voxels(mask: np.ndarray, shape: Sequence[int], spacing_mm: Spacing) -> np.ndarray:
+    """A mask on the grid of `coarse`, on that of its volume."""
     for axis, factor in enumerate(block_factors(spacing_mm)):
         mask = mask.repeat(factor, axis)
-    return mask[: hu.shape[0], : hu.shape[1], : hu.shape[2]]
+    return mask[: shape[0], : shape[1], : shape[2]]
 
 
 def _body(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
@@ -125,10 +130,6 @@ def _body(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
         if width > COUCH_MM and depth < COUCH_DEPTH * width:
             holes[extent] &= pieces[extent] != number
     return _largest(_open_by_box(tissue | holes, TABLE_MM, spacing_mm))
-
-
-def _lungs(blocks: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    return _air_inside(blocks, _body(blocks, spacing_mm), spacing_mm)
 
 
 def _air_inside(blocks: np.ndarray, body: np.ndarray, spacing_mm: Spacing) -> np.ndarray:

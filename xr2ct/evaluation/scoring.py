@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from xr2ct.config import Experiment
 from xr2ct.errors import WorkFailed
-from xr2ct.evaluation.metrics import score_volume
 from xr2ct.evaluation.pairs import Pair
 from xr2ct.evaluation.reprojection import project_hu, reprojection_error
 from xr2ct.evaluation.results import Row
@@ -77,10 +76,7 @@ def _score(
             raise WorkFailed(f"case {truth.case}: the reconstruction is not finite")
     scores: list[dict[str, float]] = [{} for _ in truths]
     if source != TRUTH:
-        scores = [
-            score_volume(volume, t.unit, t.window.width, t.masks)
-            for volume, t in zip(volumes, truths, strict=True)
-        ]
+        scores = [t.reference.score(volume) for volume, t in zip(volumes, truths, strict=True)]
     if experiment.evaluation.reprojection:
         data = experiment.data
         hu = torch.stack([t.window.to_hu(volume) for volume, t in zip(volumes, truths, strict=True)])

@@ -6,8 +6,6 @@ data range is 1: volumes are on the unit interval.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -43,33 +41,51 @@ def gaussian_taps(device: torch.device | str = "cpu") -> Tensor:
     return taps / taps.sum()
 
 
-def ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM of two volumes (z, y, x) under an 11³ Gaussian window: (z − 10, y − 10, x − 10), float64."""
-    taps = gaussian_taps(a.device)
-    fields = _products(a, b)
+class Reference:
+    """A volume that others are compared with: what SSIM averages of it alone is averaged once for all.
+
+    It holds about eight float64 volumes.
+    """
+
+    def __init__(self, volume: Tensor) -> None:
+        """volume: (z, y, x), on the unit interval, at least 11 voxels a side."""
+        self._volume = volume.double()
+        fields = torch.stack([self._volume, self._volume.square()])
+        self._gaussian, self._planes = _under_gaussian(fields), _under_squares(fields)
+
+    def ssim_map(self, other: Tensor) -> Tensor:
+        """SSIM of a volume (z, y, x) under an 11³ Gaussian window: (z − 10, y − 10, x − 10), float64."""
+        return _similarity(_under_gaussian(self._products(other)), self._gaussian, covariance_norm=1.0)
+
+    def slice_ssim(self, other: Tensor) -> list[Tensor]:
+        """Mean SSIM of the 2D slices along z, y and x under a 7×7 uniform window with sample covariances."""
+        windows = UNIFORM_SIDE**2
+        pairs = zip(_under_squares(self._products(other)), self._planes, strict=True)
+        return [_similarity(one, own, covariance_norm=windows / (windows - 1)).mean() for one, own in pairs]
+
+    def _products(self, other: Tensor) -> Tensor:
+        """a, a² and ab: what SSIM averages of another volume, and of both."""
+        other = other.double()
+        return torch.stack([other, other * other, other * self._volume])
+
+
+def _under_gaussian(fields: Tensor) -> Tensor:
+    taps = gaussian_taps(fields.device)
     for axis in (1, 2, 3):
         fields = smooth(fields, taps, axis)
-    return _similarity(fields, covariance_norm=1.0)
+    return fields
 
 
-def slice_ssim(a: Tensor, b: Tensor) -> Sequence[float]:
-    """Mean SSIM of the 2D slices along z, y and x under a 7×7 uniform window with sample covariances."""
-    taps = torch.full((UNIFORM_SIDE,), 1 / UNIFORM_SIDE, dtype=torch.float64, device=a.device)
-    windows = UNIFORM_SIDE**2
-    fields = _products(a, b)
+def _under_squares(fields: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In the slices along z, y and x."""
+    taps = torch.full((UNIFORM_SIDE,), 1 / UNIFORM_SIDE, dtype=torch.float64, device=fields.device)
     along_x, along_y = smooth(fields, taps, 3), smooth(fields, taps, 2)
-    planes = (smooth(along_x, taps, 2), smooth(along_x, taps, 1), smooth(along_y, taps, 1))
-    return [_similarity(f, covariance_norm=windows / (windows - 1)).mean().item() for f in planes]
+    return smooth(along_x, taps, 2), smooth(along_x, taps, 1), smooth(along_y, taps, 1)
 
 
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """a, b, a², b², ab: all that SSIM averages under its window."""
-    a, b = a.double(), b.double()
-    return torch.stack([a, b, a * a, b * b, a * b])
-
-
-def _similarity(fields: Tensor, covariance_norm: float) -> Tensor:
-    mean_a, mean_b, square_a, square_b, product = fields
+def _similarity(fields: Tensor, own: Tensor, covariance_norm: float) -> Tensor:
+    """Of the averages of a, a² and ab, and of the reference's b and b²."""
+    (mean_a, square_a, product), (mean_b, square_b) = fields, own
     means = mean_a * mean_b
     squares = mean_a * mean_a + mean_b * mean_b
     variances = covariance_norm * (square_a + square_b - squares)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xr2ct.cohorts.lungs import body_mask, lung_mask
+from xr2ct.cohorts.lungs import body_and_lung_masks
 from xr2ct.config import Data
+from xr2ct.evaluation.metrics import REGIONS, Reference
 from xr2ct.methods.base import Batch
 from xr2ct.store import Case, Store
 from xr2ct.window import HuWindow
@@ -25,7 +27,7 @@ def unit_window(hu: np.ndarray, data: Data) -> HuWindow:
 
 def region_masks(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, np.ndarray]:
     """Booleans (z, y, x) by region, from the true HU."""
-    return {"body": body_mask(hu, spacing_mm), "lungs": lung_mask(hu, spacing_mm)}
+    return dict(zip(REGIONS, body_and_lung_masks(hu, spacing_mm), strict=True))
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Truth:
     masks: Mapping[str, Tensor]
     line_integrals: Tensor | None
     """(view, row, col) as stored; None where re-projection is off."""
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What every metric of every reconstruction needs of it."""
+        return Reference(self.unit, self.window.width, self.masks)
 
 
 def read_truths(

@@ -1,8 +1,8 @@
 """Eight checkpoints over a cohort by one `evaluate`, against eight evaluations of a checkpoint each.
 
 Both leave the same files in a run, which is checked: the figures of every checkpoint, of the priors and of
-the truth, to the digit. What is to be had of one pass is what does not depend on the checkpoint: the cohort is
-read once, its masks found, what SSIM needs of the truth averaged, a pipeline built, the leaderboard made.
+the truth, to the digit. What is to be had of one pass is what does not depend on the checkpoint: the cohort
+is read once, its masks found, what SSIM needs of the truth averaged, a pipeline built, the leaderboard made.
 
 `sweep` is of processes, as a scheduler or a loop in a shell starts them: `xr2ct evaluate RUN`, against
 `xr2ct evaluate RUN --step N` for each of the eight, one after the other. `sweep-in-process` is the same
@@ -112,7 +112,11 @@ def make_run(
 def check_same(one: Run, many: Run, checkpoints: int) -> None:
     """Both runs must have the same files, of every source and split, and the same best checkpoint."""
     files = [
-        {str(f.relative_to(run.evaluations)): f.read_bytes() for f in _files(run)} for run in (one, many)
+        {
+            str(file.relative_to(run.evaluations)): file.read_bytes()
+            for file in run.evaluations.glob("*/*.csv")
+        }
+        for run in (one, many)
     ]
     assert len(files[0]) == 2 * (checkpoints + 3), sorted(files[0])
     assert files[0] == files[1], "a sweep's figures differ from those of separate evaluations"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from xr2ct.autocast import without_autocast
 from xr2ct.config import Section
 from xr2ct.seeds import derive_seed
 
@@ -63,7 +64,7 @@ class FeatureExtractor(nn.Module):
         return super().train(False)
 
     def forward(self, volumes: Tensor) -> list[Tensor]:
-        with torch.autocast(volumes.device.type, enabled=False):
+        with without_autocast(volumes):
             maps = []
             x = volumes.to(self.dtype)
             for convolution, norm in zip(self.convolutions, self.norms, strict=True):

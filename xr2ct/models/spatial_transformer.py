@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xr2ct.autocast import without_autocast
+
 
 class SpatialTransformer(nn.Module):
     """Volumes (b, 1, size, size, size) → the same, each warped by an affine map found from it.
@@ -44,7 +46,7 @@ class SpatialTransformer(nn.Module):
     def forward(self, volumes: Tensor) -> Tensor:
         theta = self.affine(self.layers(volumes)).unflatten(1, (3, 4))
         dtype = torch.promote_types(volumes.dtype, torch.float32)
-        with torch.autocast(volumes.device.type, enabled=False):
+        with without_autocast(volumes):
             places = F.affine_grid(theta.to(dtype), list(volumes.shape), align_corners=False)
             warped = F.grid_sample(volumes.to(dtype), places, align_corners=False)
         return warped.to(volumes.dtype)

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xr2ct.autocast import without_autocast
 from xr2ct.transport.dual_potentials import Schedule, solve
 from xr2ct.transport.global_batch import gather
 
 _SUMMED = 2048
 """Products that are summed in the points' own precision; such sums are added up in fp64."""
-_AT_ONCE = {"cpu": 2**18, "cuda": 2**25}
+_IN_A_CACHE, _ON_A_GPU = 2**18, 2**25
 """Numbers that are worked on at once: as many as a core's cache holds, or enough to fill a GPU."""
 _WIDEST = 16.0
 """Features are taken to spread over at most this in the root mean square of their dimensions. f's lie in
@@ -59,7 +60,7 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, schedule: Schedule, *points: Tensor) -> Tensor:
         x, y = points[: len(points) // 2], points[len(points) // 2 :]
-        with torch.autocast(x[0].device.type, enabled=False):
+        with without_autocast(x[0]):
             grams, diameters = zip(*(_gram(a, b) for a, b in zip(x, y, strict=True)), strict=True)
             costs = _costs(torch.stack(grams))
             divergences, weights = solve(costs, torch.stack(diameters), schedule)
@@ -71,7 +72,7 @@ class _Divergence(torch.autograd.Function):
         (slope,) = gradients
         weights, *points = ctx.saved_tensors
         x, y = points[: len(points) // 2], points[len(points) // 2 :]
-        with torch.autocast(x[0].device.type, enabled=False):
+        with without_autocast(x[0]):
             pulls = [_weighted(w * slope, a, b) for w, a, b in zip(weights, x, y, strict=True)]
         return (None, *pulls, *[None] * len(y))
 
@@ -88,7 +89,7 @@ def _gram(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         low, high = both.amin(0), both.amax(0)  # on a CPU many times faster than torch.aminmax
         square += (high - low).double().square().sum()
         both -= (low + high) / 2
-        if both.is_cuda:
+        if both.device.type != "cpu":
             both = both.double()  # in fp32 cuBLAS may compute in TF32, by a switch that is anybody's
         whole = both.shape[1] // _SUMMED * _SUMMED
         pieces = both[:, :whole].unflatten(1, (-1, _SUMMED)).transpose(0, 1)
@@ -113,7 +114,8 @@ def _weighted(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _parts(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     """Both batches' points, (2b, some features), which stay in a cache for whatever is done with them."""
-    step = max(1, _AT_ONCE["cuda" if x.is_cuda else "cpu"] // (2 * len(x) * _SUMMED)) * _SUMMED
+    at_once = _IN_A_CACHE if x.device.type == "cpu" else _ON_A_GPU
+    step = max(1, at_once // (2 * len(x) * _SUMMED)) * _SUMMED
     for parts in zip(x.split(step, 1), y.split(step, 1), strict=True):
         yield torch.cat(parts)
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from xr2ct.autocast import without_autocast
 from xr2ct.errors import UserError
 from xr2ct.models.shapes import check_views
 from xr2ct.projection.geometry import Geometry, column_direction, source_direction
@@ -57,7 +58,7 @@ class Lift(nn.Module, ABC):
         """
         check_views(views, len(self.angles), self.geometry.pixels)
         assert windows is None or self.CUTS, type(self)
-        with torch.autocast(views.device.type, enabled=False):
+        with without_autocast(views):
             return self.lifted(views, seeds, windows)
 
     @abstractmethod

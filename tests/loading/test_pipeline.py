@@ -66,6 +66,15 @@ def test_window(volumes: np.ndarray, views: np.ndarray, window: tuple[float, flo
     np.testing.assert_array_equal(pictures, views)
 
 
+@pytest.mark.parametrize("window", [(-1024.0, 1476.0), (-159.5, 240.25), (-40000.0, 40000.0), (-1.0, 0.0)])
+def test_every_int16_is_the_float64_figure_rounded_once(window: tuple[float, float]) -> None:
+    hu = np.arange(-(2**15), 2**15, dtype=np.int16).reshape(1, 64, 32, 32)
+    ct, _ = run(hu, np.ones((1, 1, 8, 8), np.float32), [Sample(0, 0)], Data(hu_window=window))
+    low, high = window
+    exact = np.clip((hu.astype(np.float64) - low) / (high - low), 0, 1)
+    np.testing.assert_array_equal(ct, exact.astype(np.float32))
+
+
 def test_minmax_is_by_volume_and_a_flat_one_is_zero(volumes: np.ndarray, views: np.ndarray) -> None:
     volumes[1] = np.clip(volumes[1], -1000, 900)
     volumes[2] = 40

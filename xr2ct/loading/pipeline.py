@@ -1,6 +1,7 @@
 """What is done to a batch after it is read: one DALI graph, the same on the CPU and on a GPU.
 
-int16 volumes go over the bus; HU window, flips, rotation and contrast are DALI operators on the device.
+Volumes are int16 from the disk through DALI to the device, and become numbers on the unit interval only as
+they are handed out. Flips, rotation and contrast are DALI operators on the device.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from nvidia.dali import fn, math, pipeline_def
+from nvidia.dali import fn, pipeline_def
 from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.types import DALIDataType as DType
@@ -18,6 +19,7 @@ from nvidia.dali.types import to_numpy_type
 from torch import Tensor
 
 from xr2ct.config import Augmentation, Data
+from xr2ct.loading.memory import Memory
 from xr2ct.loading.order import Sample
 from xr2ct.window import HuWindow
 
@@ -46,6 +48,8 @@ class BatchPipeline:
         )
         self._pipeline.build()
         self._drawn = _drawn(augmentation)
+        self._unit = _Unit(data, device)
+        self._memory = Memory()
         self._inputs: tuple[Sequence[np.ndarray], ...] = ()
 
     def submit(
@@ -68,14 +72,20 @@ class BatchPipeline:
         on_gpu = self._device.type == "cuda"
         stream = torch.cuda.current_stream(self._device) if on_gpu else None
         outputs = self._pipeline.share_outputs(cuda_stream=stream)
-        ct, views = (torch.from_dlpack(output.as_tensor()) for output in outputs)
-        # The volumes were computed into memory of this batch alone, which the tensor keeps: a copy on the CPU
-        # would halve the rate. The views may still be the arrays that came in. On a GPU a copy costs nothing
-        # and gives DALI's pool its memory back in the order of the stream.
-        ct, views = ct.clone() if on_gpu else ct, views.squeeze(-1).clone()
+        hu, pictures = (torch.from_dlpack(output.as_tensor()) for output in outputs)
+        # Out of DALI's memory into the batch's own, in the order of the stream.
+        ct = self._unit(hu, self._empty(hu.shape))
+        views = pictures.squeeze(-1).clone()
+        del hu, pictures
         del outputs
         self._pipeline.release_outputs()
         return ct, views
+
+    def _empty(self, shape: torch.Size) -> Tensor:
+        """float32, to be written to whole. On a GPU torch itself keeps memory to use again."""
+        if self._device.type == "cuda":
+            return torch.empty(shape, device=self._device)
+        return self._memory.tensor(shape)
 
     def close(self) -> None:
         """Wait for what is under way and free DALI's threads and memory."""
@@ -118,22 +128,29 @@ def _graph(data: Data, augmentation: Augmentation, on_gpu: bool) -> tuple[DataNo
         factor = drawn["contrast"].gpu() if on_gpu else drawn["contrast"]
         mean = fn.reductions.mean(views, axes=[1, 2, 3], keep_dims=True)
         views = (views - mean) * factor + mean
-    return _windowed(ct, data) if data.scaling == "window" else _minmax(ct), views
+    return ct, views
 
 
-def _windowed(ct: DataNode, data: Data) -> DataNode:
-    """HU window → [0, 1] by a table of all 65,536 int16 values.
+class _Unit:
+    """int16 HU to float32 on [0, 1], on one device.
 
-    A third of the arithmetic's time on the CPU, and the same to the bit on every device.
+    The steps are single float32 operations, each correctly rounded on any device, so all devices agree to
+    the bit; and with the figure in float64 too, wherever the window's ends are whole or half HU: the
+    difference is then exact, and a quotient of float32 numbers rounded twice is that rounded once.
     """
-    hu = np.arange(2**16, dtype=np.uint16).view(np.int16)
-    unit = HuWindow(*data.hu_window).to_unit(hu.astype(np.float64))
-    bits = fn.reinterpret(ct, dtype=DType.UINT16)
-    return fn.lookup_table(bits, keys=list(range(2**16)), values=unit.tolist(), dtype=DType.FLOAT)
 
+    def __init__(self, data: Data, device: torch.device) -> None:
+        window = HuWindow(*data.hu_window)
+        self._by_volume = data.scaling == "minmax"
+        self._low = torch.tensor(window.low, dtype=torch.float32, device=device)
+        # On a GPU a division by a Python number would be a product with its reciprocal.
+        self._width = torch.tensor(window.width, dtype=torch.float32, device=device)
 
-def _minmax(ct: DataNode) -> DataNode:
-    """Each volume's own range → [0, 1]; a volume of one value is 0."""
-    low = fn.cast(fn.reductions.min(ct, keep_dims=True), dtype=DType.FLOAT)
-    high = fn.cast(fn.reductions.max(ct, keep_dims=True), dtype=DType.FLOAT)
-    return (ct - low) / math.max(high - low, 1.0)
+    def __call__(self, hu: Tensor, out: Tensor) -> Tensor:
+        """Of (b, 1, z, y, x) int16 into `out`, in which it is worked out: four passes, no memory besides."""
+        low, width = self._low, self._width
+        if self._by_volume:
+            low = hu.amin((1, 2, 3, 4), keepdim=True).float()
+            # A volume of one value is 0.
+            width = (hu.amax((1, 2, 3, 4), keepdim=True) - low).clamp_(min=1)
+        return out.copy_(hu).sub_(low).div_(width).clamp_(0, 1)

@@ -17,12 +17,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tests.benchmarks.harness import Measured, NotMeasured, Row, interleaved, seconds_of
-from xr2ct.projection.geometry import NAMED, column_direction, source_direction
+from xr2ct.projection.geometry import NAMED, Geometry, column_direction, source_direction
 from xr2ct.projection.projector import backproject, project
 from xr2ct.projection.view_matrices import forget
 
@@ -42,7 +41,9 @@ def chest(size: int, device: str = "cpu") -> Tensor:
     return body + 0.03 * torch.exp(-((x - 30).square() + (y + 20).square() + (z - 25).square()) / 800)
 
 
-def against_plastimatch(angle: float, size: int = 256, rounds: int = 7) -> Measured:
+def against_plastimatch(
+    angle: float, size: int = 256, rounds: int = 7, geometry: Geometry = GEOMETRY
+) -> Measured:
     """Plastimatch's exact ray trace by its own clock, less its writing of the picture.
 
     "Total time" begins after the volume is read, and six views of one process take six times that of one.
@@ -50,31 +51,26 @@ def against_plastimatch(angle: float, size: int = 256, rounds: int = 7) -> Measu
     if shutil.which("plastimatch") is None:
         raise NotMeasured("plastimatch is not installed (Debian package plastimatch)")
     mu, spacing = chest(size), (CUBE_MM / size,) * 3
-    with tempfile.TemporaryDirectory() as folder:
-        drr = _plastimatch(Path(folder), mu, spacing[0], angle)
-        return _measured(mu, angle, drr, rounds)
-
-
-def _measured(mu: Tensor, angle: float, drr: Callable[[], tuple[float, np.ndarray]], rounds: int) -> Measured:
-    spacing = (CUBE_MM / len(mu),) * 3
-    view = partial(project, mu[None], spacing, GEOMETRY, [angle])
+    view = partial(project, mu[None], spacing, geometry, [angle])
     forget()
     first = seconds_of(view)
-    _, picture = drr()
     found = view()
-    ours, peer = [], []
-    for _ in range(rounds):
-        ours.append(seconds_of(view))
-        peer.append(drr()[0])
-    back = partial(backproject, found, (len(mu),) * 3, spacing, GEOMETRY, [angle])
+    back = partial(backproject, found, (size,) * 3, spacing, geometry, [angle])
     back()
+    ours, peer = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        drr = _plastimatch(Path(folder), mu, angle, geometry)
+        _, picture = drr()
+        for _ in range(rounds):
+            ours.append(seconds_of(view))
+            peer.append(drr()[0])
     return Measured(
         ours,
         peer,
         detail={
             "angle": angle,
             "threads": torch.get_num_threads(),
-            "relative_l2": _difference(found[0, 0], torch.from_numpy(picture)),
+            "relative_l2": _difference(found[0, 0], picture),
             "first_s": first,
             "backproject_s": min(seconds_of(back) for _ in range(3)),
         },
@@ -82,16 +78,18 @@ def _measured(mu: Tensor, angle: float, drr: Callable[[], tuple[float, np.ndarra
 
 
 def _plastimatch(
-    folder: Path, mu: Tensor, spacing_mm: float, angle: float
-) -> Callable[[], tuple[float, np.ndarray]]:
+    folder: Path, mu: Tensor, angle: float, geometry: Geometry
+) -> Callable[[], tuple[float, Tensor]]:
     """Seconds of its computation, and the line integrals (row, col)."""
+    import numpy as np
     import SimpleITK as sitk
 
+    spacing_mm = CUBE_MM / len(mu)
     image = sitk.GetImageFromArray(mu.numpy())
     image.SetSpacing((spacing_mm,) * 3)
     image.SetOrigin((-(len(mu) - 1) / 2 * spacing_mm,) * 3)
     sitk.WriteImage(image, str(folder / "mu.mha"))
-    theta, g = math.radians(angle), GEOMETRY
+    theta, g = math.radians(angle), geometry
     command = [
         "plastimatch", "drr", "-t", "pfm", "-i", "exact", "-P", "none", "-o", "0 0 0",
         "-n", f"{math.sin(theta):.12f} {-math.cos(theta):.12f} 0",
@@ -101,37 +99,43 @@ def _plastimatch(
     ]  # fmt: skip
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
 
-    def drr() -> tuple[float, np.ndarray]:
+    def drr() -> tuple[float, Tensor]:
         done = subprocess.run(
             command, env=os.environ | threads, check=True, capture_output=True, text=True, timeout=120
         )
         told = dict(re.findall(r"(I/O|Total) time: ([\d.e+-]+) sec", done.stdout))
         (file,) = folder.glob("drr*.pfm")
         pixels = np.frombuffer(file.read_bytes()[-4 * g.pixels**2 :], "<f4").reshape(g.pixels, g.pixels)
-        return float(told["Total"]) - float(told["I/O"]), pixels * 10
+        return float(told["Total"]) - float(told["I/O"]), torch.from_numpy(pixels * 10)
 
     return drr
 
 
-def against_diffdrr(device: str = "cpu", size: int = 256, angle: float = 0.0, rounds: int = 3) -> Measured:
+def against_diffdrr(
+    device: str = "cpu",
+    size: int = 256,
+    angle: float = 0.0,
+    rounds: int = 3,
+    geometry: Geometry = GEOMETRY,
+) -> Measured:
     """DiffDRR's trilinear renderer as it comes, 500 points a ray; its rays are made beforehand."""
     try:
         from diffdrr.renderers import Trilinear
     except ImportError:
         raise NotMeasured("DiffDRR is not installed: pip install --no-deps diffdrr==0.6.1") from None
     mu, spacing = chest(size, device), CUBE_MM / size
-    source, target = _rays(angle, device)
+    source, target = _rays(angle, geometry, device)
     lengths = (target - source).norm(dim=-1)[:, None]
     voxel_source, voxel_target = (p / spacing + (size - 1) / 2 for p in (source, target))
     renderer = Trilinear()
 
     def ours() -> Tensor:
-        return project(mu[None], (spacing,) * 3, GEOMETRY, [angle])[0, 0]
+        return project(mu[None], (spacing,) * 3, geometry, [angle])[0, 0]
 
     @torch.no_grad()
     def theirs() -> Tensor:
         # It takes (x, y, z) and samples it as (z, y, x), which is how this one lies in memory.
-        return renderer(mu.permute(2, 1, 0), voxel_source, voxel_target, lengths).view(GEOMETRY.pixels, -1)
+        return renderer(mu.permute(2, 1, 0), voxel_source, voxel_target, lengths).view(geometry.pixels, -1)
 
     return interleaved(
         ours, theirs, rounds,
@@ -139,16 +143,16 @@ def against_diffdrr(device: str = "cpu", size: int = 256, angle: float = 0.0, ro
     )  # fmt: skip
 
 
-def _rays(angle: float, device: str) -> tuple[Tensor, Tensor]:
+def _rays(angle: float, geometry: Geometry, device: str) -> tuple[Tensor, Tensor]:
     """Source (1, 1, 3) and pixels (1, row · col, 3), x y z in millimetres."""
     to_source, across = (
         torch.tensor(d(angle), dtype=torch.float64) for d in (source_direction, column_direction)
     )
-    u = (torch.arange(GEOMETRY.pixels) + 0.5) * GEOMETRY.pixel_mm - GEOMETRY.detector_mm / 2
-    centre = (GEOMETRY.sad_mm - GEOMETRY.sid_mm) * to_source
+    u = (torch.arange(geometry.pixels) + 0.5) * geometry.pixel_mm - geometry.detector_mm / 2
+    centre = (geometry.sad_mm - geometry.sid_mm) * to_source
     down = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
     pixels = centre + u[:, None] * across + u[:, None, None] * down
-    source = GEOMETRY.sad_mm * to_source
+    source = geometry.sad_mm * to_source
     return source.float().to(device)[None, None], pixels.float().to(device).view(1, -1, 3)
 
 

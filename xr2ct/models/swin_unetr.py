@@ -1,13 +1,13 @@
-"""MONAI's Swin UNETR as the mapper's backbone: views lifted into channels in, one volume out."""
+"""Swin UNETR as the mapper's backbone: views lifted into channels in, one volume out."""
 
 from __future__ import annotations
 
-from monai.networks.nets import SwinUNETR
 from pydantic import Field, model_validator
 from torch import nn
 
 from xr2ct.config import Section
 from xr2ct.models.shapes import check_size
+from xr2ct.models.swin import SwinUNETR
 
 Four = tuple[int, int, int, int]
 
@@ -41,11 +41,12 @@ def build(config: Config, in_channels: int, size: int) -> nn.Module:
     """
     check_size("swin-unetr", size, step=32, least=64)
     return SwinUNETR(
+        size,
         in_channels=in_channels,
         out_channels=1,
         feature_size=config.feature_size,
         depths=config.depths,
         num_heads=config.num_heads,
         window_size=config.window_size,
-        use_checkpoint=config.use_checkpoint,
+        recompute=config.use_checkpoint,
     )

@@ -20,7 +20,10 @@ MakeStore = Callable[..., Store]
 
 @pytest.fixture(scope="session")
 def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
-    """make_store(cases=6, angles=ANGLES, volumes=None, xrays=None): noise where nothing is given."""
+    """make_store(cases=6, angles=ANGLES, volumes=None, xrays=None): noise where nothing is given.
+
+    `coarser` are further volumes of the same cases, of another size.
+    """
 
     def make(
         cases: int = 6,
@@ -28,6 +31,7 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
         volumes: np.ndarray | None = None,
         xrays: np.ndarray | None = None,
         geometry: Geometry = GEOMETRY,
+        coarser: np.ndarray | None = None,
     ) -> Store:
         path = tmp_path_factory.mktemp("stores") / "lidc-idri.zarr"
         noise = np.random.default_rng(0)
@@ -36,15 +40,16 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
         if xrays is None:
             shape = (cases, len(angles), geometry.pixels, geometry.pixels)
             xrays = noise.gamma(2.0, 1.0, shape).astype(np.float32)
-        size = volumes.shape[-1]
-        write.lay_out(path, "lidc-idri", 320.0, cases, [size], [XraySet(geometry, angles)])
+        by_size = {v.shape[-1]: v for v in (coarser, volumes) if v is not None}
+        write.lay_out(path, "lidc-idri", 320.0, cases, list(by_size), [XraySet(geometry, angles)])
         rows = []
         for row in range(cases):
-            arrays = {f"ct/{size}": volumes[row], f"xray/{geometry.name}": xrays[row]}
+            arrays = {f"ct/{size}": of_size[row] for size, of_size in by_size.items()}
+            arrays[f"xray/{geometry.name}"] = xrays[row]
             sums = {name: write.write_chunk(path, name, row, values) for name, values in arrays.items()}
             write.write_case(path, f"case{row}", {"checksums": sums})
             rows.append({"id": f"case{row}", "patient": f"patient{row}", "split": "train", "row": row})
-        write.publish(path, rows, [size], [geometry.name])
+        write.publish(path, rows, list(by_size), [geometry.name])
         return Store.open(path)
 
     return make

@@ -22,10 +22,10 @@ def run(
     """(b, z, y, x) and (b, view, row, col) as they leave the graph."""
     told = Augmentation(**OFF | augmentation)
     pipeline = BatchPipeline(data, told, max_batch=len(samples), device=torch.device("cpu"))
-    pipeline.submit(list(volumes), list(views), samples)
-    ct, pictures = pipeline.collect()
+    pipeline.submit({"ct": list(volumes)}, list(views), samples)
+    found, pictures = pipeline.collect()
     pipeline.close()
-    return ct[:, 0].numpy(), pictures.numpy()
+    return found["ct"][:, 0].numpy(), pictures.numpy()
 
 
 @pytest.fixture
@@ -153,6 +153,8 @@ def test_batches_may_be_shorter_than_the_largest(volumes: np.ndarray, views: np.
     told = Augmentation(**OFF)
     pipeline = BatchPipeline(Data(), told, max_batch=4, device=torch.device("cpu"))
     for count in (4, 1, 3):
-        pipeline.submit(list(volumes[:count]), list(views[:count]), [Sample(i, i) for i in range(count)])
-        assert [t.shape[0] for t in pipeline.collect()] == [count, count]
+        samples = [Sample(i, i) for i in range(count)]
+        pipeline.submit({"ct": list(volumes[:count])}, list(views[:count]), samples)
+        found, pictures = pipeline.collect()
+        assert (len(found["ct"]), len(pictures)) == (count, count)
     pipeline.close()

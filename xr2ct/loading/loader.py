@@ -14,11 +14,12 @@ from itertools import count
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from xr2ct.config import Augmentation, Data
-from xr2ct.loading.order import Order, Sample, check_batch
+from xr2ct.loading.order import Order, Places, Sample, check_batch
 from xr2ct.loading.pipeline import THREADS, BatchPipeline
-from xr2ct.loading.source import Source
+from xr2ct.loading.source import CoarseReader, Source
 from xr2ct.methods.base import Batch
 from xr2ct.store import Case, Store
 
@@ -27,7 +28,7 @@ READ_AHEAD = 2
 
 NO_AUGMENTATION = Augmentation(contrast=None, rotation_probability=0.0, flip="none")
 
-_Arrays = tuple[np.ndarray, np.ndarray]
+_Arrays = tuple[dict[str, np.ndarray], np.ndarray]
 
 
 class Loader:
@@ -35,6 +36,11 @@ class Loader:
 
     To be closed when done with. A batch does not depend on where the sequence was taken up, nor do all ranks'
     shares of it together on the number of ranks.
+
+    Where `data.window` is set, volumes are sub-volumes of that side, each beginning at a multiple of
+    `window_step` voxels, with their `origins`. With `context_side` the store's volume of that size comes
+    along as `context`, and with `coarse` what that reader has as `coarse`: whole chests, flipped where the
+    patient is.
 
     Raises `UserError` where ranks and accumulation do not divide the batch, where there is no case, and where
     the store lacks what `data` and `augmentation` ask for.
@@ -54,11 +60,19 @@ class Loader:
         seed: int,
         device: torch.device,
         first_batch: int = 0,
+        window_step: int = 1,
+        context_side: int | None = None,
+        coarse: CoarseReader | None = None,
     ) -> None:
         check_batch(batch, world_size, accumulation)
-        order = Order(len(cases), seed, augmentation)
+        places = Places(data.size, data.window, window_step) if data.window else None
+        order = Order(len(cases), seed, augmentation, places)
         shares = (order.share(step, batch, rank, world_size) for step in count(first_batch))
-        self._stream = _Stream(store, cases, data, augmentation, shares, batch // world_size, device)
+        source = Source(store, cases, data, augmentation, context_side=context_side, coarse=coarse)
+        pipeline = BatchPipeline(
+            data, augmentation, max_batch=batch // world_size, device=device, volumes=source.volumes
+        )
+        self._stream = _Stream(source, cases, shares, pipeline, device)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches; asked for again, they go on where they stopped."""
@@ -72,13 +86,16 @@ class Loader:
 def sequential(
     store: Store, cases: Sequence[Case], data: Data, *, batch: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Each case once, in order, as it is; the last batch may be short. Positions count the cases.
+    """Each case once, in order, as it is and whole; the last batch may be short. Positions count the cases.
 
     Raises `UserError` where the store lacks what `data` asks for, before the first batch.
     """
     samples = [Sample(position, position) for position in range(len(cases))]
     groups = (samples[i : i + batch] for i in range(0, len(samples), batch))
-    return _Stream(store, cases, data, NO_AUGMENTATION, groups, batch, device)
+    source = Source(store, cases, data, NO_AUGMENTATION)
+    return _Stream(
+        source, cases, groups, BatchPipeline(data, NO_AUGMENTATION, max_batch=batch, device=device), device
+    )
 
 
 class _Stream(Iterator[Batch]):
@@ -86,20 +103,15 @@ class _Stream(Iterator[Batch]):
 
     def __init__(
         self,
-        store: Store,
+        source: Source,
         cases: Sequence[Case],
-        data: Data,
-        augmentation: Augmentation,
         groups: Iterator[list[Sample]],
-        max_batch: int,
+        pipeline: BatchPipeline,
         device: torch.device,
     ) -> None:
-        self._source = Source(store, cases, data, augmentation)
-        self._cases = cases
+        self._source, self._cases, self._device = source, cases, device
         self._groups = groups
-        self._pipeline: BatchPipeline | None = BatchPipeline(
-            data, augmentation, max_batch=max_batch, device=device
-        )
+        self._pipeline: BatchPipeline | None = pipeline
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="xr2ct-read")
         self._reading: deque[tuple[list[Sample], list[Future[_Arrays]]]] = deque()
         self._submitted: list[Sample] | None = None
@@ -115,7 +127,7 @@ class _Stream(Iterator[Batch]):
             samples = self._submitted
             if samples is None:
                 raise StopIteration
-            ct, views = pipeline.collect()
+            volumes, views = pipeline.collect()
             self._submitted = None
             self._read_ahead()
             if self._reading and all(f.done() and not f.exception() for f in self._reading[0][1]):
@@ -123,8 +135,15 @@ class _Stream(Iterator[Batch]):
         except BaseException:
             self.close()
             raise
-        cases = tuple(self._cases[s.case].id for s in samples)
-        return Batch(ct, views, tuple(s.position for s in samples), cases)
+        return Batch(
+            volumes["ct"],
+            views,
+            tuple(s.position for s in samples),
+            tuple(self._cases[s.case].id for s in samples),
+            self._origins(samples),
+            volumes.get("coarse"),
+            volumes.get("context"),
+        )
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -132,6 +151,10 @@ class _Stream(Iterator[Batch]):
         if self._pipeline is not None:
             self._pipeline.close()
         self._pipeline = None
+
+    def _origins(self, samples: list[Sample]) -> Tensor | None:
+        origins = [s.origin for s in samples if s.origin is not None]
+        return torch.tensor(origins, dtype=torch.int64, device=self._device) if origins else None
 
     def _read_ahead(self) -> None:
         while len(self._reading) < READ_AHEAD and (samples := next(self._groups, None)):
@@ -141,6 +164,6 @@ class _Stream(Iterator[Batch]):
         """Feed the next group to DALI, waiting until it is read; the reader's error comes out as itself."""
         if self._reading:
             samples, futures = self._reading.popleft()
-            volumes, views = zip(*(f.result() for f in futures), strict=True)
-            pipeline.submit(volumes, views, samples)
+            read, views = zip(*(f.result() for f in futures), strict=True)
+            pipeline.submit({name: [r[name] for r in read] for name in read[0]}, views, samples)
             self._submitted = samples

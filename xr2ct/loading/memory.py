@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 KEPT = 4
-"""Blocks that wait to be used again: a training step holds on to few batches at a time."""
+"""Blocks of a size that wait to be used again: a training step holds on to few batches at a time."""
 
 
 class Memory:
@@ -23,22 +23,15 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._free: deque[memoryview] = deque(maxlen=KEPT)
+        self._free: defaultdict[int, deque[memoryview]] = defaultdict(lambda: deque(maxlen=KEPT))
 
     def tensor(self, shape: Sequence[int]) -> Tensor:
         """float32 of `shape`, contiguous, holding anything."""
-        size = 4 * math.prod(shape)
-        block = self._block(size)
+        count = math.prod(shape)
+        free = self._free[count]
+        block = free.pop() if free else np.empty(count, np.float32).data
         # Not a view of another array: NumPy's views, and so torch's, then refer to this very one while they
         # live, and it ends after the last of them.
-        lent = np.frombuffer(block, np.float32, math.prod(shape))
-        weakref.finalize(lent, self._free.append, block).atexit = False
+        lent = np.frombuffer(block, np.float32)
+        weakref.finalize(lent, free.append, block).atexit = False
         return torch.from_numpy(lent).view(*shape)
-
-    def _block(self, size: int) -> memoryview:
-        """At least so many bytes; blocks that are too small are let go."""
-        while self._free:
-            block = self._free.pop()
-            if block.nbytes >= size:
-                return block
-        return memoryview(np.empty(size, np.uint8))

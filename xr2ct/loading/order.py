@@ -27,17 +27,40 @@ class Sample:
     angle_deg: float = 0.0
     """Rotation of the pictures, counter-clockwise as they are looked at (row 0 on top)."""
     flip: bool = False
+    origin: tuple[int, int, int] | None = None
+    """The voxel z, y, x at which its sub-volume begins in the volume as the network sees it, flipped where
+    `flip` says so; None for the whole."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where sub-volumes may begin: every `step` voxels along each axis, so long as they lie whole within."""
+
+    size: int
+    """Voxels along each side of the volume."""
+    side: int
+    """Of the sub-volume."""
+    step: int = 1
+
+    def draw(self, noise: np.random.Generator) -> tuple[int, int, int]:
+        """z, y, x in voxels, each place as likely as any other."""
+        z, y, x = noise.integers((self.size - self.side) // self.step + 1, size=3) * self.step
+        return int(z), int(y), int(x)
 
 
 class Order:
-    """The sample at global position p: epoch p // N, case permutation_epoch[p % N], its own augmentation."""
+    """The sample at global position p: epoch p // N, case permutation_epoch[p % N], its own augmentation and,
+    where there are `places`, its own sub-volume."""
 
-    def __init__(self, cases: int, seed: int, augmentation: Augmentation) -> None:
+    def __init__(
+        self, cases: int, seed: int, augmentation: Augmentation, places: Places | None = None
+    ) -> None:
         if cases < 1:
             raise UserError("training needs at least one case: the cohort's train split is empty")
         self._cases = cases
         self._seed = seed
         self._augmentation = augmentation
+        self._places = places
 
     def sample(self, position: int) -> Sample:
         """The sample at a global position, counted from 0 over all epochs."""
@@ -47,12 +70,14 @@ class Order:
         # Four draws whatever is switched on: switching one off leaves the others as they were.
         contrast, rotated, angle, flipped = generator(self._seed, "augment", position).random(4)
         low, high = told.contrast or (1.0, 1.0)
+        places = self._places
         return Sample(
             position,
             case,
             contrast=low + (high - low) * contrast,
             angle_deg=told.rotation_deg * (2 * angle - 1) if rotated < told.rotation_probability else 0.0,
             flip=told.flip != "none" and flipped < told.flip_probability,
+            origin=places.draw(generator(self._seed, "window", position)) if places else None,
         )
 
     def share(self, step: int, batch: int, rank: int, world_size: int) -> list[Sample]:

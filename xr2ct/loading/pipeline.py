@@ -7,7 +7,7 @@ they are handed out. Flips, rotation and contrast are DALI operators on the devi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -28,17 +28,26 @@ THREADS = min(4, len(os.sched_getaffinity(0)))
 
 
 class BatchPipeline:
-    """NumPy arrays in, torch tensors on `device` out, one batch under way at a time."""
+    """NumPy arrays in, torch tensors on `device` out, one batch under way at a time.
+
+    `volumes` names what is turned with the patient and comes out on the unit interval.
+    """
 
     def __init__(
-        self, data: Data, augmentation: Augmentation, *, max_batch: int, device: torch.device
+        self,
+        data: Data,
+        augmentation: Augmentation,
+        *,
+        max_batch: int,
+        device: torch.device,
+        volumes: Sequence[str] = ("ct",),
     ) -> None:
         self._device = device
         device_id = None
         if device.type == "cuda":
             device_id = torch.cuda.current_device() if device.index is None else device.index
         self._pipeline: Pipeline = _graph(
-            data,
+            volumes,
             augmentation,
             device_id is not None,
             batch_size=max_batch,
@@ -48,38 +57,43 @@ class BatchPipeline:
         )
         self._pipeline.build()
         self._drawn = _drawn(augmentation)
+        self._volumes = tuple(volumes)
         self._unit = _Unit(data, device)
         self._memory = Memory()
-        self._inputs: tuple[Sequence[np.ndarray], ...] = ()
+        self._inputs: Mapping[str, Sequence[np.ndarray]] = {}
 
     def submit(
-        self, volumes: Sequence[np.ndarray], views: Sequence[np.ndarray], samples: Sequence[Sample]
+        self,
+        volumes: Mapping[str, Sequence[np.ndarray]],
+        views: Sequence[np.ndarray],
+        samples: Sequence[Sample],
     ) -> None:
-        """Start on a batch: int16 HU (z, y, x) and scaled float32 (view, row, col) for each sample."""
-        ct = [v[np.newaxis] for v in volumes]
-        pictures = [v[..., np.newaxis] for v in views]
+        """Start on a batch: each sample's int16 HU (z, y, x) by name, its scaled float32 (view, row, col)."""
+        inputs = {name: [v[np.newaxis] for v in volumes[name]] for name in self._volumes}
+        inputs["views"] = [v[..., np.newaxis] for v in views]
         # Nothing is copied, so the arrays must live until this batch is done: kept until the next one.
-        self._inputs = (ct, pictures)
-        self._pipeline.feed_input("ct", ct)
-        self._pipeline.feed_input("views", pictures)
+        self._inputs = inputs
+        for name, arrays in inputs.items():
+            self._pipeline.feed_input(name, arrays)
         for name, dtype in self._drawn.items():
             values = np.array([getattr(s, name) for s in samples], to_numpy_type(dtype))
             self._pipeline.feed_input(name, values)
         self._pipeline.schedule_run()
 
-    def collect(self) -> tuple[Tensor, Tensor]:
-        """Wait for the batch submitted: (b, 1, z, y, x) in [0, 1] and (b, view, row, col), both float32."""
+    def collect(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Wait for the batch submitted: float32 (b, 1, z, y, x) on [0, 1] by name, (b, view, row, col)."""
         on_gpu = self._device.type == "cuda"
         stream = torch.cuda.current_stream(self._device) if on_gpu else None
         outputs = self._pipeline.share_outputs(cuda_stream=stream)
-        hu, pictures = (torch.from_dlpack(output.as_tensor()) for output in outputs)
+        pictures, *hu = (torch.from_dlpack(output.as_tensor()) for output in outputs)
         # Out of DALI's memory into the batch's own, in the order of the stream.
-        ct = self._unit(hu, self._empty(hu.shape))
+        units = (self._unit(h, self._empty(h.shape)) for h in hu)
+        volumes = dict(zip(self._volumes, units, strict=True))
         views = pictures.squeeze(-1).clone()
         del hu, pictures
         del outputs
         self._pipeline.release_outputs()
-        return ct, views
+        return volumes, views
 
     def _empty(self, shape: torch.Size) -> Tensor:
         """float32, to be written to whole. On a GPU torch itself keeps memory to use again."""
@@ -90,7 +104,7 @@ class BatchPipeline:
     def close(self) -> None:
         """Wait for what is under way and free DALI's threads and memory."""
         del self._pipeline
-        self._inputs = ()
+        self._inputs = {}
 
 
 def _drawn(augmentation: Augmentation) -> dict[str, DType]:
@@ -106,19 +120,22 @@ def _drawn(augmentation: Augmentation) -> dict[str, DType]:
 
 
 @pipeline_def(enable_conditionals=True)
-def _graph(data: Data, augmentation: Augmentation, on_gpu: bool) -> tuple[DataNode, DataNode]:
-    ct = fn.external_source(name="ct", layout="CDHW", dtype=DType.INT16, no_copy=True)
+def _graph(names: Sequence[str], augmentation: Augmentation, on_gpu: bool) -> tuple[DataNode, ...]:
+    """The views, then the volumes."""
+    volumes = [
+        fn.external_source(name=name, layout="CDHW", dtype=DType.INT16, no_copy=True) for name in names
+    ]
     views = fn.external_source(name="views", layout="FHWC", dtype=DType.FLOAT, no_copy=True)
     drawn = {
         name: fn.external_source(name=name, ndim=0, dtype=dtype)
         for name, dtype in _drawn(augmentation).items()
     }
     if on_gpu:
-        ct, views = ct.gpu(), views.gpu()
+        volumes, views = [v.gpu() for v in volumes], views.gpu()
     if "flip" in drawn:
         views = fn.flip(views, horizontal=drawn["flip"])
         if augmentation.flip == "patient":
-            ct = fn.flip(ct, horizontal=drawn["flip"])
+            volumes = [fn.flip(v, horizontal=drawn["flip"]) for v in volumes]
     if "angle_deg" in drawn:
         rotated = drawn["angle_deg"] != 0.0
         # A conditional of DALI's: only the samples that are rotated pay for it.
@@ -128,7 +145,7 @@ def _graph(data: Data, augmentation: Augmentation, on_gpu: bool) -> tuple[DataNo
         factor = drawn["contrast"].gpu() if on_gpu else drawn["contrast"]
         mean = fn.reductions.mean(views, axes=[1, 2, 3], keep_dims=True)
         views = (views - mean) * factor + mean
-    return ct, views
+    return views, *volumes
 
 
 class _Unit:

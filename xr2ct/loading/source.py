@@ -1,8 +1,9 @@
-"""What of a store a sample needs: its volume, and its views at the right angles."""
+"""What of a store a sample needs: its volume or a part of it, the chest around that, the right views."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -14,38 +15,84 @@ from xr2ct.projection.views import scale_views
 from xr2ct.store import Case, Store
 
 
+class CoarseReader(Protocol):
+    """What the stage before makes of cases."""
+
+    def volume(self, case: Case) -> np.ndarray:
+        """int16 HU (c, c, c) of a patient as he is; several threads ask."""
+
+
 class Source:
     """Reads samples; safe to use from several threads.
 
-    Raises `UserError` where the store lacks the size, the geometry or an angle that will be asked for.
+    With `context_side`, a sample's volumes are its ``ct`` and, as ``context``, the store's whole volume of
+    that size; with `coarse`, that reader's ``coarse`` too. Raises `UserError` where the store lacks a size,
+    the geometry or an angle that will be asked for.
     """
 
-    def __init__(self, store: Store, cases: Sequence[Case], data: Data, augmentation: Augmentation) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cases: Sequence[Case],
+        data: Data,
+        augmentation: Augmentation,
+        *,
+        context_side: int | None = None,
+        coarse: CoarseReader | None = None,
+    ) -> None:
+        held = ", ".join(map(str, store.sizes))
         if data.size not in store.sizes:
-            held = ", ".join(map(str, store.sizes))
             raise UserError(f"{store.path}: no volumes of data.size {data.size}; valid: {held}")
+        if context_side is not None and context_side not in store.sizes:
+            raise UserError(
+                f"{store.path}: no volumes of {context_side}³, the whole chest around sub-volumes, only of "
+                f"{held}: ingest with --size {context_side} too"
+            )
         if data.geometry not in store.geometries:
             hint = nearest(data.geometry, store.geometries)
             raise UserError(f"{store.path}: no X-rays of data.geometry {data.geometry!r}; {hint}")
         self._store, self._cases, self._data = store, cases, data
+        self._context_side, self._coarse = context_side, coarse
         self._angles = _held(store, data.geometry, data.views, "ingest with it, or change data.views")
         self._mirrored = self._angles
-        if augmentation.flip == "patient" and augmentation.flip_probability > 0:
+        self._flips_patients = augmentation.flip == "patient"
+        if self._flips_patients and augmentation.flip_probability > 0:
             mirrors = tuple(mirror_angle(a) for a in data.views)
             remedy = "augmentation.flip: patient needs it; ingest with it, or flip xray or none"
             self._mirrored = _held(store, data.geometry, mirrors, remedy)
 
-    def read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """int16 HU (z, y, x) and scaled float32 views (view, row, col), none of them reversed yet.
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """Names of the volumes of every sample."""
+        coarse = () if self._coarse is None else ("coarse",)
+        context = () if self._context_side is None else ("context",)
+        return ("ct", *coarse, *context)
+
+    def read(self, sample: Sample) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """int16 HU (z, y, x) by name and scaled float32 views (view, row, col), none of them reversed yet.
 
         Where the patient is flipped, the views are those that become the mirrored patient's once their
-        columns are reversed. Raises `StoreError` naming the case where a chunk is missing or damaged.
+        columns are reversed, and a sub-volume is the one that becomes the mirrored patient's at `origin`.
+        Raises `StoreError` naming the case where a chunk is missing or damaged.
         """
         case = self._cases[sample.case]
-        volume = self._store.volume(case, self._data.size)
+        volumes = {"ct": self._ct(case, sample)}
+        if self._coarse is not None:
+            volumes["coarse"] = self._coarse.volume(case)
+        if self._context_side is not None:
+            volumes["context"] = self._store.volume(case, self._context_side)
         angles = self._mirrored if sample.flip else self._angles
         views = self._store.xray(case, self._data.geometry, angles)
-        return volume, scale_views(views, self._data.xray_scale)
+        return volumes, scale_views(views, self._data.xray_scale)
+
+    def _ct(self, case: Case, sample: Sample) -> np.ndarray:
+        size, side = self._data.size, self._data.side
+        if sample.origin is None:
+            return self._store.volume(case, size)
+        z, y, x = sample.origin
+        if sample.flip and self._flips_patients:
+            x = size - side - x
+        return self._store.sub_volume(case, size, (z, y, x), side)
 
 
 def _held(store: Store, geometry: str, wanted: Sequence[float], remedy: str) -> tuple[float, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,14 +114,30 @@ class Store:
 
     def volume(self, case: Case, size: int) -> np.ndarray:
         """int16 HU (z, y, x), size³; `StoreError` naming the case where the chunk is missing or damaged."""
-        if size not in self.sizes:
-            held = ", ".join(str(s) for s in self.sizes)
-            raise UserError(
-                f"{self.path}: no volumes of size {size} (valid: {held}); add it with `xr2ct ingest`"
-            )
-        array = ct_array(size)
-        self._verify(case, array)
-        return self._read(case, array, "<i2", size**3, 0).reshape(size, size, size)
+        self._check_size(size)
+        volume = np.empty((size,) * 3, "<i2")
+        with self._reading(case, ct_array(size)) as read:
+            read(0, volume)
+        return volume
+
+    def sub_volume(self, case: Case, size: int, origin: tuple[int, int, int], side: int) -> np.ndarray:
+        """int16 HU (z, y, x), side³: of the volume of `size`, what begins at the voxel `origin` (z, y, x).
+
+        Of the file only the rows that it needs are read, a plane at a time, into no more memory than the
+        result and one plane. Raises as `volume` does.
+        """
+        self._check_size(size)
+        z, y, x = origin
+        assert all(0 <= first <= size - side for first in origin), f"{side}³ at {origin} of {size}³"
+        sub = np.empty((side,) * 3, "<i2")
+        rows = np.empty((side, size), "<i2")
+        # Read, not mapped: the pages touched would be the same, as rows are shorter than pages, and a file
+        # cut short or a lost network disk would end the process instead of raising.
+        with self._reading(case, ct_array(size)) as read:
+            for plane in range(side):
+                read(rows.itemsize * size * (size * (z + plane) + y), rows)
+                sub[plane] = rows[:, x : x + side]
+        return sub
 
     def xray(self, case: Case, geometry: str, angles: Sequence[float]) -> np.ndarray:
         """float32 line integrals (view, row, col) of the views at `angles` (degrees), in that order.
@@ -133,13 +150,12 @@ class Store:
             if angle % 360.0 not in held:
                 valid = ", ".join(f"{a:g}" for a in held)
                 raise UserError(f"{self.path}: no view at {angle:g}° in xray/{geometry} (valid: {valid})")
-        array, pixels = xray_array(geometry), self.geometries[geometry].pixels
-        self._verify(case, array)
-        views = [
-            self._read(case, array, "<f4", pixels**2, held.index(angle % 360.0) * pixels**2 * 4)
-            for angle in angles
-        ]
-        return np.stack(views).reshape(-1, pixels, pixels)
+        pixels = self.geometries[geometry].pixels
+        views = np.empty((len(angles), pixels, pixels), "<f4")
+        with self._reading(case, xray_array(geometry)) as read:
+            for view, angle in zip(views, angles, strict=True):
+                read(held.index(angle % 360.0) * view.nbytes, view)
+        return views
 
     def arrays(self) -> tuple[str, ...]:
         """Names of the visible arrays."""
@@ -177,17 +193,36 @@ class Store:
             raise StoreError(f"{self.path}: case {case.id}: its chunk of {array} {problem}")
         self._verified.add((array, case.row))
 
-    def _read(self, case: Case, array: str, dtype: str, count: int, offset: int) -> np.ndarray:
+    def _check_size(self, size: int) -> None:
+        if size not in self.sizes:
+            held = ", ".join(str(s) for s in self.sizes)
+            raise UserError(
+                f"{self.path}: no volumes of size {size} (valid: {held}); add it with `xr2ct ingest`"
+            )
+
+    @contextmanager
+    def _reading(self, case: Case, array: str) -> Iterator[Callable[[int, np.ndarray], None]]:
+        """``read(offset, into)`` of a chunk that is as it was written: fills an array from a byte on."""
+        self._verify(case, array)
         file = layout.chunk_file(self.path, array, case.row)
+
+        def read(offset: int, into: np.ndarray) -> None:
+            stream.seek(offset)
+            left = into.data.cast("B")
+            while left:
+                if not (got := stream.readinto(left)):
+                    raise StoreError(
+                        f"{self.path}: case {case.id}: its chunk of {array} is cut short ({file})"
+                    )
+                left = left[got:]
+
         try:
-            values = np.fromfile(file, np.dtype(dtype), count, offset=offset)
+            with file.open("rb", buffering=0) as stream:
+                yield read
         except OSError as error:
             raise StoreError(
                 f"{self.path}: case {case.id}: its chunk of {array} cannot be read ({error})"
             ) from None
-        if values.size != count:
-            raise StoreError(f"{self.path}: case {case.id}: its chunk of {array} is cut short ({file})")
-        return values
 
     def _radiograph(self, case: Case, about: dict[str, Any]) -> StoredRadiograph:
         file = layout.radiograph_file(self.path, about["name"])
@@ -200,7 +235,8 @@ class Store:
 def chunk_problem(file: Path, checksum: str | None) -> str | None:
     """What is wrong with a chunk's file as it lies on disk; None where nothing is."""
     try:
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()  # a block at a time
     except OSError as error:
         return f"cannot be read ({error.strerror}: {file})"
     return None if found == checksum else f"differs from its checksum ({file})"

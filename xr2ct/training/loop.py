@@ -132,6 +132,9 @@ class GlobalBatches(Iterator[Batch]):
             seed=experiment.seed,
             device=ranks.device,
             first_batch=state.batches_drawn,
+            window_step=experiment.window_step,
+            context_side=experiment.context_side,
+            coarse=coarse,
         )
         self._batches = iter(self._loader)
 

@@ -32,23 +32,24 @@ def chest(number: int, cohort: str) -> torch.Tensor:
 
 
 def write_store(
-    folder: Path, splits: Sequence[str], size: int, angles: Sequence[float], pixels: int
+    folder: Path, splits: Sequence[str], size: int | Sequence[int], angles: Sequence[float], pixels: int
 ) -> Store:
-    """FOLDER/lidc-idri.zarr with a patient for each of `splits`."""
+    """FOLDER/lidc-idri.zarr with a patient for each of `splits`; sizes up to 64."""
+    sizes = [size] if isinstance(size, int) else list(size)
     cohort = "lidc-idri"
     path = folder / f"{cohort}.zarr"
     geometry = Geometry("x2ct", sad_mm=541.0, sid_mm=949.0, detector_mm=500.0, pixels=pixels)
-    write.lay_out(path, cohort, CUBE_MM, len(splits), [size], [XraySet(geometry, tuple(angles))])
+    write.lay_out(path, cohort, CUBE_MM, len(splits), sizes, [XraySet(geometry, tuple(angles))])
     rows = []
     for row, split in enumerate(splits):
         fine = chest(row, cohort)[None]
         views = project(attenuation(fine), (CUBE_MM / FINE,) * 3, geometry, angles)[0].numpy()
-        coarse = torch.nn.functional.avg_pool3d(fine, FINE // size)[0].round().numpy().astype(np.int16)
-        sums = {
-            array: write.write_chunk(path, array, row, values)
-            for array, values in ((f"ct/{size}", coarse), ("xray/x2ct", views))
-        }
+        arrays = {"xray/x2ct": views}
+        for side in sizes:
+            coarse = torch.nn.functional.avg_pool3d(fine, FINE // side)[0]
+            arrays[f"ct/{side}"] = coarse.round().numpy().astype(np.int16)
+        sums = {array: write.write_chunk(path, array, row, values) for array, values in arrays.items()}
         write.write_case(path, f"case{row}", {"patient": f"patient{row}", "checksums": sums})
         rows.append({"id": f"case{row}", "patient": f"patient{row}", "split": split, "row": row})
-    write.publish(path, rows, [size], ["x2ct"])
+    write.publish(path, rows, sizes, ["x2ct"])
     return Store.open(path)

@@ -70,7 +70,8 @@ def open_training_data(experiment: Experiment) -> tuple[Store, list[Case]]:
         raise UserError(f"{path}: not there (in data.stores: {there}); `xr2ct ingest` makes it")
     store = Store.open(path)
     cases = training_cases(experiment, store)
-    Source(store, cases, data, experiment.augmentation)  # refuses what the store lacks
+    # Refuses what the store lacks.
+    Source(store, cases, data, experiment.augmentation, context_side=experiment.context_side)
     check_apart(store, _tested_on(experiment))
     return store, cases
 

@@ -28,6 +28,21 @@ def test_views_and_their_adjoint() -> None:
         assert abs(there - back) < tolerance * there
 
 
+def test_a_second_volume_never_waits_for_the_host() -> None:
+    geometry = named_geometry("x2ct")
+    mu = torch.rand(2, *SHAPE, device="cuda")
+    views = project(mu, SPACING, geometry, EIGHT_ANGLES)
+    back = backproject(views, SHAPE, SPACING, geometry, EIGHT_ANGLES)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = project(mu, SPACING, geometry, EIGHT_ANGLES)
+        back_again = backproject(again, SHAPE, SPACING, geometry, EIGHT_ANGLES)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(again, views)
+    assert torch.equal(back_again, back)
+
+
 def test_outside_beam() -> None:
     body = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) > 0.5
     geometry = named_geometry("chest-1800")

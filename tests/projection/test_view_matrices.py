@@ -108,18 +108,15 @@ class TestKept:
 
 
 class _Largest(TorchDispatchMode):
-    """Elements of the largest tensor that any operation returned."""
+    """Elements of the largest tensor that any operation made, views of what it was given left out."""
 
     elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        made = [
-            t.untyped_storage().nbytes() // t.element_size() for t in tree_leaves(out) if torch.is_tensor(t)
-        ]
-        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if torch.is_tensor(t)}
-        kept = [t for t in tree_leaves(out) if torch.is_tensor(t)]
-        fresh = [n for n, t in zip(made, kept, strict=True) if t.untyped_storage().data_ptr() not in given]
+        given, made = ([t for t in tree_leaves(x) if torch.is_tensor(t)] for x in ((args, kwargs), out))
+        known = {t.untyped_storage().data_ptr() for t in given}
+        fresh = [t.numel() for t in made if t.untyped_storage().data_ptr() not in known]
         self.elements = max(self.elements, *fresh, 0)
         return out
 
@@ -131,14 +128,14 @@ class TestSlabs:
     ) -> None:
         expected = there_and_back(volumes(2))
         view_matrices.forget()
-        monkeypatch.setitem(view_matrices._SAMPLES, "cpu", samples)
+        monkeypatch.setattr(view_matrices, "_CPU_SAMPLES", samples)
         grid = view_matrices.Grid(SHAPE, SPACING, torch.float64, torch.device("cpu"))
         assert len(grid.slabs(GEOMETRY.pixels)) == {1: 7, 1 << 14: 4, 1 << 30: 1}[samples]
         for found, value in zip(there_and_back(volumes(2)), expected, strict=True):
             torch.testing.assert_close(found, value, rtol=1e-13, atol=1e-12)
 
     def test_levels_that_no_ray_meets_get_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(view_matrices._SAMPLES, "cpu", 1)
+        monkeypatch.setattr(view_matrices, "_CPU_SAMPLES", 1)
         grid = view_matrices.Grid(SHAPE, SPACING, torch.float64, torch.device("cpu"))
         slabs = view_matrices.view_matrices(grid, GEOMETRY, 0.0).slabs
         assert [part is None for part in slabs] == [True, *[False] * 5, True]
@@ -149,7 +146,7 @@ class TestSlabs:
 
     def test_beside_volume_and_pictures_only_slabs_are_held(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shape = (128, 32, 32)
-        monkeypatch.setitem(view_matrices._SAMPLES, "cpu", 1)
+        monkeypatch.setattr(view_matrices, "_CPU_SAMPLES", 1)
         mu = torch.rand(1, *shape)
         views = project(mu, (3.0, 10.0, 10.0), GEOMETRY, ANGLES)
         backproject(views, shape, (3.0, 10.0, 10.0), GEOMETRY, ANGLES)

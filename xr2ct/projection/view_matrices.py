@@ -20,14 +20,19 @@ from torch import Tensor
 from xr2ct.projection.geometry import Geometry, column_direction, source_direction
 from xr2ct.projection.sparse import Sparse
 
-_SAMPLES = {"cpu": 1 << 21, "cuda": 1 << 27}
-"""Of a slab, as grid columns or on the planes: 8 MB, which a processor's cache holds between one step and the
-next, or 512 MB, so that a GPU has few and large kernels; in float32."""
+_CPU_SAMPLES = 1 << 21
+"""Of a slab, as grid columns or on the planes: 8 MB in float32, which a processor's cache holds between one
+step and the next. Thinner ones are as fast on one core, but more threads meet at the end of every step."""
+
+_GPU_SAMPLES = 1 << 27
+"""512 MB: a GPU wants few and large kernels."""
 
 _KEPT_BYTES = 256 << 20
-"""Matrices kept in this process: those of a view of 256³ are 5 MB, of 512³ 10 MB, and as much transposed."""
+"""Of matrices in this process: those of an oblique view of 256³ are 4 MB, of 512³ 14 MB, and as much again
+transposed, for the adjoint."""
 
 _ROUNDING = 1e-9
+"""A plane that reaches no further than this into the volume is a coordinate's rounding."""
 
 
 class Grid(NamedTuple):
@@ -45,9 +50,10 @@ class Grid(NamedTuple):
     def slabs(self, pixels: int) -> list[slice]:
         """Levels that are worked on at a time: the same for every angle, so that views share their slab."""
         nz, ny, nx = self.shape
+        samples = _CPU_SAMPLES if self.device.type == "cpu" else _GPU_SAMPLES
         widest = max(ny * nx, pixels * math.ceil(math.hypot(ny, nx)))
         # Whole vectors of 16 numbers, and half of one where a level is large.
-        levels = max(8, _SAMPLES[self.device.type] // widest // 16 * 16)
+        levels = max(8, samples // widest // 16 * 16)
         return [slice(z, min(z + levels, nz)) for z in range(0, nz, levels)]
 
 
@@ -138,20 +144,10 @@ def _build(grid: Grid, geometry: Geometry, angle: float) -> ViewMatrices:
     )
     # Rows count down from the head, z counts up to it.
     iz, wz = _linear(-on_detector[:, None] * nearness.T / dz, nz)
-    lowest = torch.where(wz > 0, iz, nz).amin((1, 2)).tolist()
-    highest = torch.where(wz > 0, iz, -1).amax((1, 2)).tolist()
-    slabs = []
-    for slab in grid.slabs(geometry.pixels):
-        seen = [
-            r
-            for r, (a, b) in enumerate(zip(lowest, highest, strict=True))
-            if a < slab.stop and b >= slab.start
-        ]
-        rows = slice(seen[0], seen[-1] + 1) if seen else slice(0)
-        slabs.append(_slab_rows(grid, slab, rows, iz[rows], wz[rows]) if seen else None)
+    slabs = _slab_rows(grid, grid.slabs(geometry.pixels), iz, wz)
     u = on_detector / geometry.sid_mm
     lengths = (step * (1 + u**2 + u[:, None] ** 2).sqrt()).to(grid.dtype)
-    return ViewMatrices(len(depth), columns, tuple(slabs), lengths)
+    return ViewMatrices(len(depth), columns, slabs, lengths)
 
 
 def _depths(grid: Grid, geometry: Geometry, angle: float, step: float) -> Tensor:
@@ -165,15 +161,24 @@ def _depths(grid: Grid, geometry: Geometry, angle: float, step: float) -> Tensor
     return depths[(depths > -geometry.sad_mm) & (depths < geometry.sid_mm - geometry.sad_mm)]
 
 
-def _slab_rows(grid: Grid, slab: slice, rows: slice, level: Tensor, weight: Tensor) -> SlabRows:
-    """From the levels and weights (row, plane, 2) of the rows that see a slab, those in it."""
-    levels, planes = slab.stop - slab.start, level.shape[1]
-    level = level - slab.start
-    inside = torch.where((level >= 0) & (level < levels), weight, 0.0)
-    plane = torch.arange(planes, device=grid.device)[:, None] * levels
-    return SlabRows(
-        rows, Sparse.gather((plane + level).flatten(1), inside.flatten(1), planes * levels, grid.dtype)
-    )
+def _slab_rows(grid: Grid, slabs: list[slice], level: Tensor, weight: Tensor) -> tuple[SlabRows | None, ...]:
+    """The levels and weights (row, plane, 2) of all rays, by slab."""
+    lowest = torch.where(weight > 0, level, grid.shape[0]).amin((1, 2))
+    highest = torch.where(weight > 0, level, -1).amax((1, 2))
+    found: list[SlabRows | None] = []
+    for slab in slabs:
+        seeing = ((lowest < slab.stop) & (highest >= slab.start)).nonzero()
+        if not len(seeing):
+            found.append(None)
+            continue
+        rows = slice(int(seeing[0]), int(seeing[-1]) + 1)
+        thickness, planes = slab.stop - slab.start, level.shape[1]
+        inside = level[rows] - slab.start
+        kept = torch.where((inside >= 0) & (inside < thickness), weight[rows], 0.0)
+        plane = torch.arange(planes, device=grid.device)[:, None] * thickness
+        matrix = Sparse.gather((plane + inside).flatten(1), kept.flatten(1), planes * thickness, grid.dtype)
+        found.append(SlabRows(rows, matrix))
+    return tuple(found)
 
 
 def _linear(position: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -50,6 +50,7 @@ def test_a_base_of_itself_is_refused(config: Path) -> None:
         ("data.views=[0, 360]", "data.views: .*each angle once"),
         ("data.cohort=lidc", "did you mean 'lidc-idri'"),
         ("training.warmup_steps=10", r"warmup_steps \(10\) must be below training.steps \(10\)"),
+        ("data={window: 32, scaling: minmax}", "data: window: needs scaling: window, got minmax"),
         ("steps", "expected key.sub=value"),
         ("name.x=1", "'name' is a value, not a section"),
     ],

@@ -85,6 +85,10 @@ class Data(Section):
             raise ValueError(
                 f"window ({self.window}) must be below size ({self.size}); unset learns from whole volumes"
             )
+        if self.window is not None and self.scaling != "window":
+            raise ValueError(
+                f"window: needs scaling: window, got {self.scaling}: a part has a range of its own"
+            )
         return self
 
     @field_validator("cohort")

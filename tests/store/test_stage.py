@@ -115,6 +115,15 @@ def test_cases_alone_and_the_same_checksum(store: Path, tmp_path: Path) -> None:
     assert staged(store, tmp_path / "node", 16, "small") != copy
 
 
+def test_the_whole_chest_around_sub_volumes_is_copied_too(store: Path, tmp_path: Path) -> None:
+    ours, theirs = Store.open(staged(store, tmp_path, 32, "small", context_side=16)), Store.open(store)
+    assert ours.sizes == (16, 32)
+    for size in ours.sizes:
+        assert np.array_equal(ours.volume(ours.cases[0], size), theirs.volume(theirs.cases[0], size))
+    with pytest.raises(UserError, match="no volumes of size 64"):
+        staged(store, tmp_path, 32, "small", context_side=64)
+
+
 def test_what_the_store_has_not_is_refused(store: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no volumes of size 64"):
         staged(store, tmp_path, 64, "small")

@@ -1,6 +1,6 @@
 """A node's own copy of what training reads of a store, on its local disk.
 
-TO/STORE-KEY/           a store that `Store.open` opens, with one size and one geometry
+TO/STORE-KEY/           a store that `Store.open` opens, with what one run reads of it
 TO/STORE-KEY/COMPLETE   written last: everything is there
 TO/.STORE-KEY.lock      held by whoever copies
 
@@ -59,20 +59,24 @@ def staged(
     geometry: str,
     cases: Collection[str] | None = None,
     tick: Callable[[], None] = lambda: None,
+    *,
+    context_side: int | None = None,
 ) -> Path:
     """A whole copy of the store below the node-local folder `to`, made where it is not there yet.
 
-    The copy has the volumes of `size` and the X-rays of `geometry`, of the `cases` named, or of all that are
-    not excluded; every case's file is there whichever are copied, so that its `checksum(size, geometry)` is
-    the store's. One process a node copies, others wait for it. Every chunk is compared with its checksum on
-    every call, those that an earlier one left too: what is missing or damaged is copied, the rest stays.
-    `tick` is called after each chunk and while waiting; what it raises ends the call, and the next goes on.
+    The copy has the volumes of `size`, those of `context_side` where there is one, and the X-rays of
+    `geometry`, of the `cases` named, or of all that are not excluded; every case's file is there whichever
+    are copied, so that its `checksum(size, geometry)` is the store's. One process a node copies, others wait
+    for it. Every chunk is compared with its checksum on every call, those that an earlier one left too: what
+    is missing or damaged is copied, the rest stays. `tick` is called after each chunk and while waiting; what
+    it raises ends the call, and the next goes on.
 
     Raises `UserError` for a size, geometry or case that the store has not, `StoreError` naming the case where
     the store itself is damaged, and `WorkFailed` naming the profile's `local_disk` where `to` cannot hold it.
     """
     store, to = Path(store), Path(to)
-    texts, chunks = _contents(store, size, geometry, cases)
+    sizes = [size] if context_side is None else sorted({size, context_side})
+    texts, chunks = _contents(store, sizes, geometry, cases)
     key = hashlib.sha256(json.dumps([sorted(texts.items()), [vars(c) for c in chunks]]).encode()).hexdigest()
     copy = to / f"{store.resolve().name}-{key[:16]}"
     try:
@@ -87,19 +91,21 @@ def staged(
 
 
 def _contents(
-    store: Path, size: int, geometry: str, cases: Collection[str] | None
+    store: Path, sizes: list[int], geometry: str, cases: Collection[str] | None
 ) -> tuple[dict[str, str], list[_Chunk]]:
     """What the copy is to hold: small files with their text, and chunks."""
     source = Store.open(store)
-    if size not in source.sizes:
-        raise UserError(f"{store}: no volumes of size {size} (valid: {', '.join(map(str, source.sizes))})")
+    if missing := [size for size in sizes if size not in source.sizes]:
+        valid = ", ".join(map(str, source.sizes))
+        raise UserError(f"{store}: no volumes of size {missing[0]} (valid: {valid})")
     pixels, views = source.geometries, len(source.angles(geometry))
     unknown = set(cases or ()) - {c.id for c in source.cases}
     if unknown:
         raise UserError(
             f"{store}: no case {min(unknown)!r}; {nearest(min(unknown), [c.id for c in source.cases])}"
         )
-    arrays = {ct_array(size): 2 * size**3, xray_array(geometry): 4 * views * pixels[geometry].pixels ** 2}
+    arrays = {ct_array(size): 2 * size**3 for size in sizes}
+    arrays[xray_array(geometry)] = 4 * views * pixels[geometry].pixels ** 2
     chunks = [
         _Chunk(
             case.id,
@@ -118,7 +124,7 @@ def _contents(
     texts = {str(f.relative_to(store)): f.read_text(encoding="utf-8") for f in files}
     group = json.loads((store / "zarr.json").read_text(encoding="utf-8"))
     # Without the arrays that are not copied: to ask for one must be refused by its name.
-    group["attributes"] |= {"sizes": [size], "geometries": [geometry]}
+    group["attributes"] |= {"sizes": sizes, "geometries": [geometry]}
     texts["zarr.json"] = json.dumps(
         group, indent=1
     )  # last: before it is there nothing takes this for a store

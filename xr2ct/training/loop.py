@@ -55,7 +55,7 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
             torch.set_num_threads(experiment.training.threads or threads_per_rank(ranks))
             resumed = from_rank_0(ranks, lambda: start.checkpoint_to_resume(run, fence))
             from_rank_0(ranks, lambda: stage_before.bring(run, experiment, store, fence))
-            near = on_this_node(store, cases, experiment.data, ranks, listener)
+            near = on_this_node(store, cases, experiment.data, ranks, listener, experiment.context_side)
             stop_early(run, listener, ranks, fence)
             coarse = stage_before.make_volumes(run, experiment, near, cases, ranks, fence, listener)
             state = build(run, experiment, store, ranks, fence)

@@ -29,7 +29,14 @@ class _Asked(Exception):
     """To stop, in the middle of copying."""
 
 
-def on_this_node(store: Store, cases: Sequence[Case], data: Data, ranks: Ranks, listener: Listener) -> Store:
+def on_this_node(
+    store: Store,
+    cases: Sequence[Case],
+    data: Data,
+    ranks: Ranks,
+    listener: Listener,
+    context_side: int | None = None,
+) -> Store:
     """The store to read from: this node's copy, made by its first rank, or the store itself; collective.
 
     Raises `Stopped` on every rank where a signal came meanwhile: nothing is lost, and the next start goes on
@@ -50,7 +57,8 @@ def on_this_node(store: Store, cases: Sequence[Case], data: Data, ranks: Ranks, 
     if ranks.local_rank == 0:
         with suppress(_Asked):
             ids = [case.id for case in cases]
-            copy[0] = str(staged(store.path, Path(folder), data.size, data.geometry, ids, tick))
+            told = (data.size, data.geometry, ids, tick)
+            copy[0] = str(staged(store.path, Path(folder), *told, context_side=context_side))
     code = torch.tensor([listener.heard])
     if group is not None:
         work = dist.all_reduce(code, op=dist.ReduceOp.MAX, group=group, async_op=True)

@@ -36,13 +36,7 @@ def against_data_loader(device: str) -> Measured:
     HU window in the workers or, after int16 through shared memory, on arrival: whichever is faster."""
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder))
-        peers = {
-            "window in the workers": data_loader(Chunks(store, windowed), device),
-            "window on arrival": (
-                (windowed(hu), views) for hu, views in data_loader(Chunks(store, lambda hu: hu), device)
-            ),
-        }
-        return in_turn(ours(store, device), peers)
+        return in_turn(ours(store, device), data_loaders(store, device))
 
 
 def against_numpy_reader(device: str) -> Measured:
@@ -50,11 +44,8 @@ def against_numpy_reader(device: str) -> Measured:
     HU window is worked out as ours is, in the same memory each time, so that the readers are compared."""
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder))
-        for case in store.cases:
-            views = store.xray(case, "x2ct", ANGLES)
-            np.save(Path(folder, f"ct-{case.row:03d}.npy"), store.volume(case, SIZE)[np.newaxis])
-            np.save(Path(folder, f"views-{case.row:03d}.npy"), views / views.max((1, 2), keepdims=True))
-        return in_turn(ours(store, device), {"readers.numpy": numpy_reader(folder, device)})
+        write_npy(store, Path(folder))
+        return in_turn(ours(store, device), {"readers.numpy": numpy_reader(Path(folder), device)})
 
 
 def in_turn(ours: Batches, peers: Mapping[str, Batches]) -> Measured:
@@ -108,6 +99,14 @@ def windowed(hu: Tensor) -> Tensor:
     return hu.float().sub_(LOW).div_(WIDTH).clamp_(0, 1)
 
 
+def data_loaders(store: Any, device: str) -> dict[str, Batches]:
+    as_read = data_loader(Chunks(store, lambda hu: hu), device)
+    return {
+        "window in the workers": data_loader(Chunks(store, windowed), device),
+        "window on arrival": ((windowed(hu), views) for hu, views in as_read),
+    }
+
+
 def data_loader(chunks: Chunks, device: str) -> Batches:
     loader = torch.utils.data.DataLoader(
         chunks,
@@ -151,12 +150,19 @@ class Endless(torch.utils.data.Sampler[int]):
             yield from noise.permutation(self._cases).tolist()
 
 
-def numpy_reader(folder: str, device: str) -> Batches:
+def write_npy(store: Any, folder: Path) -> None:
+    for case in store.cases:
+        views = store.xray(case, "x2ct", ANGLES)
+        np.save(folder / f"ct-{case.row:03d}.npy", store.volume(case, SIZE)[np.newaxis])
+        np.save(folder / f"views-{case.row:03d}.npy", views / views.max((1, 2), keepdims=True))
+
+
+def numpy_reader(folder: Path, device: str) -> Batches:
     from nvidia.dali import fn, pipeline_def
 
     @pipeline_def
     def graph() -> Any:
-        told = {"file_root": folder, "dont_use_mmap": False, "random_shuffle": True, "seed": 0}
+        told = {"file_root": str(folder), "dont_use_mmap": False, "random_shuffle": True, "seed": 0}
         ct, views = (
             fn.readers.numpy(file_filter=f"{name}-*.npy", name=name, **told) for name in ("ct", "views")
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 
 from xr2ct.config import Augmentation, Data
 from xr2ct.projection.geometry import Geometry
-from xr2ct.store import Store, write
+from xr2ct.store import Case, Store, write
 from xr2ct.store.layout import XraySet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -25,17 +25,18 @@ SHARING: dict[str, int] = {"batch": 4, "accumulation": 1, "rank": 0, "world_size
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     path = tmp_path_factory.mktemp("gpu") / "lidc-idri.zarr"
     noise = np.random.default_rng(0)
-    write.lay_out(path, "lidc-idri", 320.0, 6, [32], [XraySet(GEOMETRY, ANGLES)])
+    write.lay_out(path, "lidc-idri", 320.0, 6, [8, 32], [XraySet(GEOMETRY, ANGLES)])
     rows = []
     for row in range(6):
         arrays: dict[str, np.ndarray] = {
-            "ct/32": noise.integers(-1200, 3000, (32, 32, 32)).astype(np.int16),
+            "ct/8": noise.integers(-1200, 3000, (8, 8, 8)).astype(np.int16),
+            "ct/32": noise.integers(-(2**15), 2**15, (32, 32, 32)).astype(np.int16),
             "xray/x2ct": noise.gamma(2.0, 1.0, (4, 64, 64)).astype(np.float32),
         }
         sums = {name: write.write_chunk(path, name, row, values) for name, values in arrays.items()}
         write.write_case(path, f"case{row}", {"checksums": sums})
         rows.append({"id": f"case{row}", "patient": f"patient{row}", "split": "train", "row": row})
-    write.publish(path, rows, [32], ["x2ct"])
+    write.publish(path, rows, [8, 32], ["x2ct"])
     return Store.open(path)
 
 
@@ -56,6 +57,38 @@ def test_training_batches_agree(
         assert (cpu.positions, cpu.cases) == (gpu.positions, gpu.cases)
         torch.testing.assert_close(gpu.ct.cpu(), cpu.ct, rtol=0, atol=0 if scaling == "window" else 1e-6)
         torch.testing.assert_close(gpu.views.cpu(), cpu.views, rtol=0, atol=2e-3)
+    for loader in loaders:
+        loader.close()
+
+
+class Coarse:
+    """Another volume of each case, 16³."""
+
+    def volume(self, case: Case) -> np.ndarray:
+        return np.random.default_rng(case.row).integers(-1200, 3000, (16,) * 3).astype(np.int16)
+
+
+def test_sub_volumes_and_the_chest_around_them_agree(store: Store) -> None:
+    from xr2ct.loading.loader import Loader
+
+    told: dict[str, Any] = {"window_step": 4, "context_side": 8, "coarse": Coarse()}
+    loaders = [
+        Loader(
+            store,
+            store.cases,
+            Data(size=32, window=16),
+            Augmentation(),
+            **SHARING,
+            **told,
+            device=torch.device(d),
+        )
+        for d in ("cpu", "cuda")
+    ]
+    for cpu, gpu in islice(zip(*loaders, strict=True), 8):
+        for name in ("ct", "origins", "coarse", "context"):
+            a, b = getattr(cpu, name), getattr(gpu, name)
+            assert b.is_cuda
+            assert torch.equal(a, b.cpu())
     for loader in loaders:
         loader.close()
 

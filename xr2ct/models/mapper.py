@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xr2ct.config import Experiment, validate
 from xr2ct.errors import UserError
 from xr2ct.models.initial import seeded_weights
-from xr2ct.models.lift import Lift, Windows, build_lift
+from xr2ct.models.lift import Lift, RepeatLift, Windows, build_lift
 from xr2ct.models.surroundings import Surroundings
 from xr2ct.projection.geometry import Geometry
 from xr2ct.registry import component
@@ -93,4 +93,7 @@ def build_mapper(experiment: Experiment, geometry: Geometry, cube_mm: float) -> 
             return Mapper(None, module.build(config, data.views, geometry, data.size))
         channels = len(data.views) + (0 if surroundings is None else surroundings.channels)
         backbone = module.build(config, in_channels=channels, size=data.side)
-    return Mapper(build_lift(experiment, geometry, cube_mm), backbone, data.side, surroundings)
+    lift = build_lift(experiment, geometry, cube_mm)
+    if isinstance(lift, RepeatLift) and hasattr(backbone, "repeated"):
+        backbone.repeated = lift.axes  # it convolves pictures in place of volumes
+    return Mapper(lift, backbone, data.side, surroundings)

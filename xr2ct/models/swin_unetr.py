@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -13,7 +15,7 @@ Four = tuple[int, int, int, int]
 
 
 class Config(Section):
-    """Everything else stays at MONAI's default. 62.19 M parameters with two views, at any size."""
+    """Everything else is MONAI's default. 62.19 M parameters with two views, at any size."""
 
     feature_size: int = Field(48, ge=12, multiple_of=12)
     """Channels of the first stage; they double four times."""
@@ -23,7 +25,10 @@ class Config(Section):
     window_size: int = Field(7, ge=2)
     """Side of the attention's windows in patches."""
     use_checkpoint: bool = False
-    """Keep fewer activations and compute them again on the way back."""
+    """Keep blocks' inputs alone and compute what is between them again on the way back."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether `torch.compile` fuses its operations, in the first pass; `auto`: on CUDA, if weights are whole
+    (ZeRO 3 shares them out)."""
 
     @model_validator(mode="after")
     def _heads(self) -> Config:
@@ -49,4 +54,5 @@ def build(config: Config, in_channels: int, size: int) -> nn.Module:
         num_heads=config.num_heads,
         window_size=config.window_size,
         recompute=config.use_checkpoint,
+        compiled=config.compile,
     )

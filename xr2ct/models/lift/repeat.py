@@ -18,10 +18,15 @@ class RepeatLift(PictureLift):
 
     CUTS = True
 
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Along which each channel is constant: −1 for x, −2 for y."""
+        return tuple(-1 if is_lateral(angle) else -2 for angle in self.angles)
+
     def lifted(self, views: Tensor, seeds: Tensor | None, windows: Windows | None) -> Tensor:
         side = self.size if windows is None else windows.side
         copies = [
-            picture.unsqueeze(-1 if is_lateral(angle) else -2).expand(-1, *(side,) * 3)
-            for picture, angle in zip(self.pictures(views, windows).unbind(1), self.angles, strict=True)
+            picture.unsqueeze(axis).expand(-1, *(side,) * 3)
+            for picture, axis in zip(self.pictures(views, windows).unbind(1), self.axes, strict=True)
         ]
         return torch.stack(copies, dim=1)

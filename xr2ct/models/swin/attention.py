@@ -106,19 +106,26 @@ def _fused(qkv: Tensor, bias: Tensor, windows: Windows, rows: Rows, scale: float
         stop = start + count * batch
         for first in range(start, stop, most):
             q, k, v = taken[first : min(first + most, stop)].permute(2, 0, 3, 1, 4)
-            part = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
-            mixed.append(part.transpose(1, 2).flatten(2))
+            mixed.append(_attend(q, k, v, added, scale).transpose(1, 2).flatten(2))
         start = stop
     return _PutBack.apply(torch.cat(mixed).flatten(0, 1), *places)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float) -> Tensor:
+    """(windows, heads, n, d), with (1, heads, n, n) added to the logits."""
+    if not q.is_meta:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
+    # A tensor without data stands for one on a GPU, but torch would not choose a GPU's kernel for it.
+    n = added.shape[-1]
+    aligned = F.pad(added, (0, -n % 8))[..., :n].expand(len(q), -1, -1, -1)
+    return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, aligned, True, scale=scale)[0]
 
 
 class _WindowByWindow(torch.autograd.Function):
     """On a CPU: a window's logits fit the cache, so they are made again on the way back rather than kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, bias: Tensor, windows: Windows, rows: Rows, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, windows: Windows, rows: Rows, scale: float) -> Tensor:
         ctx.save_for_backward(qkv, bias, rows.take)
         ctx.windows, ctx.scale, ctx.tokens = windows, scale, len(rows.back)
         channels = qkv.shape[1] // 3

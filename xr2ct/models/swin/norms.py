@@ -1,13 +1,14 @@
 """InstanceNorm, LeakyReLU and sum beside a convolution, keeping the convolutions' results and no other.
 
-They are a few operations a voxel: making them again on the way back costs less than reading what they gave.
-Volumes (b, channels, z, y, x) are channels-last, so that a convolution's result and a transformer's tokens lie
-alike; `grid` is their view (b, z, y, x, channels).
+They are a few operations a voxel: making them again on the way back costs less than reading what they
+gave. Volumes (b, channels, z, y, x) are channels-last, so that a convolution's result and a transformer's
+tokens lie alike; `grid` is their view (b, z, y, x, channels).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -79,9 +80,10 @@ def _normal(x: Tensor) -> _Normal:
     voxels = sum(counts)
     mean, square = means[0], squares[0]
     if len(counts) > 1:
-        weighted = list(zip(means, counts, strict=True))
-        mean = torch.stack([m * (n / voxels) for m, n in weighted]).sum(0)
-        square = torch.stack([s + n * (m - mean).square() for s, (m, n) in zip(squares, weighted)]).sum(0)
+        count = torch.tensor(counts, dtype=mean.dtype, device=mean.device).view(-1, 1, 1, 1, 1, 1)
+        each = torch.stack(means)
+        mean = (each * (count / voxels)).sum(0)
+        square = torch.stack(squares).sum(0) + (count * (each - mean).square()).sum(0)
     return _Normal(x, mean, (square / voxels + EPS).rsqrt())
 
 
@@ -130,8 +132,7 @@ class _Sum:
             return ((slope[:, slab] - along) * normal.scale).to(self.x.dtype)
 
         found = [
-            by_slabs(lambda slab, n=n, p=p: through_norm(n, p, slab), self.x)
-            for n, p in zip(self.normals, products, strict=True)
+            by_slabs(partial(through_norm, n, p), self.x) for n, p in zip(self.normals, products, strict=True)
         ]
         if self.planes:
             return found + [torch.cat(each, 1) for each in zip(*collected, strict=True)]
@@ -246,9 +247,7 @@ def _activated_planes(planes: Sequence[Tensor], lengths: Lengths, dtype: torch.d
     )
 
 
-def _conv_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, of_weight: bool
-) -> tuple[Tensor, Tensor | None]:
+def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
     """Of a convolution 3³ padded by 1: the gradient of x as a grid, and of the weight where it is wanted."""
     ones = [1, 1, 1]
     of_x, found, _ = torch.ops.aten.convolution_backward(

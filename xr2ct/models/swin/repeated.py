@@ -19,10 +19,11 @@ Y, X = 2, 3
 
 
 class Views(NamedTuple):
-    """A volume (b, view, z, y, x) whose channels repeat a picture each, along `axes`: `Y` or `X`."""
+    """A volume (b, view, z, y, x) whose channels repeat a picture each."""
 
     volume: Tensor
     axes: tuple[int, ...]
+    """Along which each does: −2 for y, −1 for x."""
 
     @property
     def lengths(self) -> tuple[int, int, int]:
@@ -31,23 +32,23 @@ class Views(NamedTuple):
 
     def pictures(self, axis: int) -> tuple[list[int], Tensor]:
         """The views repeated along that axis, and their pictures (b, view, z, lateral)."""
-        chosen = [i for i, other in enumerate(self.axes) if other == axis]
-        return chosen, torch.stack([self.volume[:, i].select(axis, 0) for i in chosen], 1)
+        chosen = [i for i, other in enumerate(self.axes) if 4 + other == axis]
+        return chosen, torch.stack([self.volume[:, i].select(axis - 4, 0) for i in chosen], 1)
 
 
 class RepeatedConv3d(nn.Conv3d):
     """A convolution of a volume, or of `Views`.
 
-    Of views it gives (b, z, 1, x, channels) of those along y and (b, z, y, 1, channels) of those along x, with
-    3 in place of 1, for the first plane, those between and the last one, where it pads by 1. Their sum over
-    the volume is the convolution of the volume.
+    Of views it gives (b, z, 1, x, channels) of those along y and (b, z, y, 1, channels) of those along x;
+    where it pads by 1, with 3 in place of 1: the first plane, those between, and the last one. Their sum
+    over the volume is the convolution of the volume.
     """
 
     def forward(self, x: Tensor | Views) -> Tensor | list[Tensor]:  # type: ignore[override]
         if isinstance(x, Tensor):
             return super().forward(x)
-        found = []
-        for axis in sorted(set(x.axes)):
+        found: list[Tensor] = []
+        for axis in sorted({4 + a for a in x.axes}):
             chosen, pictures = x.pictures(axis)
             kernel = self.weight[:, chosen]
             taps = kernel.unbind(axis + 1)
@@ -72,7 +73,8 @@ def normalised(planes: Sequence[Tensor], lengths: tuple[int, int, int], eps: flo
     wide = [p.to(torch.promote_types(p.dtype, torch.float32)) for p in planes]
     axes = [_axis(p, lengths) for p in planes]
     centred = [p - _mean(p, a, lengths) for p, a in zip(wide, axes, strict=True)]
-    variance = sum(_mean(p.square(), a, lengths) for p, a in zip(centred, axes, strict=True))
+    squares = [_mean(p.square(), a, lengths) for p, a in zip(centred, axes, strict=True)]
+    variance = torch.stack(squares).sum(0)
     if len(centred) == 2:
         along_y, along_x = centred
         product = sums(along_y, X, along_x.shape[X]) * sums(along_x, Y, along_y.shape[Y])

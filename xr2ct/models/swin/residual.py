@@ -46,7 +46,7 @@ class _NormActConv3d(_Conv3d):
 class _Project(nn.Conv3d):
     """A kernel 1³ at the end of the last block."""
 
-    def forward(self, unsummed: Unsummed) -> Tensor:
+    def forward(self, unsummed: Unsummed) -> Tensor:  # type: ignore[override]
         x, (other,), _ = unsummed
         assert self.bias is not None
         return norm_add_act_project(x, other, self.weight, self.bias)
@@ -58,7 +58,7 @@ class _Double(nn.ConvTranspose3d):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, kernel_size=2, stride=2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(b, channels_in, z, y, x) → (b, 2z, 2y, 2x, channels_out)."""
         x = grid(x)
         b, *sides, _ = x.shape
@@ -73,7 +73,7 @@ def _named(name: str, module: nn.Module) -> nn.ModuleDict:
 
 
 class ResidualBlock(nn.Module):
-    """LeakyReLU(norm(conv3(LeakyReLU(norm(conv3(x))))) + x), x by a normalised conv 1³ where widths differ."""
+    """LeakyReLU(norm(conv3(LeakyReLU(norm(conv3(x))))) + x); x through norm(conv1(x)) where widths differ."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

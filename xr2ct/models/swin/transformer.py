@@ -84,7 +84,7 @@ class Stage(nn.Module):
 
     def __init__(self, dims: Three, dim: int, depth: int, heads: int, window: int) -> None:
         super().__init__()
-        self.window = window
+        self.dims, self.window = dims, window
         self.blocks = nn.ModuleList(Block(dim, heads, window) for _ in range(depth))
         self.downsample = PatchMerging(dim)
         self.windows = self._windows(dims)
@@ -99,18 +99,16 @@ class Stage(nn.Module):
         """(b, z, y, x, dim) → (b, z/2, y/2, x/2, 2·dim)."""
         batch, dims = len(x), (x.shape[1], x.shape[2], x.shape[3])
         windows = self.windows
-        if windows[0].dims != dims:  # built for another size: right for all, but made anew each time
+        if dims != self.dims:  # built for another size: right for all, but made anew each time
             windows = self._windows(dims).to(x.device)
-        rows = [w.rows(batch) for w in windows]
+        layouts = [(w, w.rows(batch)) for w in windows if isinstance(w, Windows)]
         tokens = x.flatten(0, 3)
         for i, block in enumerate(self.blocks):
-            kind = i % len(windows)
+            layout = layouts[i % len(layouts)]
             if recompute:
-                tokens = checkpoint(
-                    block, tokens, windows[kind], rows[kind], use_reentrant=False, preserve_rng_state=False
-                )
+                tokens = checkpoint(block, tokens, *layout, use_reentrant=False, preserve_rng_state=False)
             else:
-                tokens = block(tokens, windows[kind], rows[kind])
+                tokens = block(tokens, *layout)
         return self.downsample(tokens.view(x.shape))
 
 

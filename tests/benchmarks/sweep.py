@@ -147,7 +147,7 @@ ROWS = (
         "eight calls, one a checkpoint",
         "ours/peer",
         0.5,
-        partial(measure, in_this_process, "cpu"),
+        partial(measure, in_this_process, "cpu", rounds=3),
     ),
     Row(
         "sweep-cuda",

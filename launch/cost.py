@@ -14,7 +14,7 @@ from launch.units import format_bytes, format_seconds
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.run import Run
-from xr2ct.summary import summarise
+from xr2ct.summary import DEFAULT_DEVICE, summarise
 
 _RECENT = 50
 """Outer steps whose median is a run's speed."""
@@ -30,14 +30,14 @@ class Cost:
     steps_left: int
     seconds: float | None
     """Of training, all attempts together; None where nothing tells the speed."""
-    measured: bool
-    """Whether the run's own steps tell it, rather than operations and `sustained_tflops`."""
+    source: str
+    """What tells the speed."""
     disk_bytes: int
     """Checkpoints yet to be written, less those whose state goes."""
 
 
 def member_cost(experiment: Experiment, run: Run, profile: Profile, told: dict[str, Any]) -> Cost:
-    """`told` is `summarise(experiment)`; `UserError` for more memory than the profile's cards have."""
+    """`told` is the summary on the profile's device; `UserError` for more memory than its cards have."""
     training = experiment.training
     row = next(row for row in told["memory"] if row["ranks"] == profile.ranks)
     memory = row["bytes_by_zero_stage"][training.zero_stage]
@@ -49,7 +49,7 @@ def member_cost(experiment: Experiment, run: Run, profile: Profile, told: dict[s
     records = list(run.metrics())
     done = max((record["step"] for record in records), default=0)
     left = max(0, training.steps - done)
-    step_s, measured = _step_seconds(records, profile, told)
+    step_s, source = _step_seconds(records, profile, told, row)
     saved = set(run.steps())
     due = {*range(0, training.steps + 1, training.checkpoint_every), training.steps}
     weights, engines = told["checkpoint_bytes"]["weights"], told["checkpoint_bytes"]["engines"]
@@ -60,7 +60,7 @@ def member_cost(experiment: Experiment, run: Run, profile: Profile, told: dict[s
         memory_bytes=memory,
         steps_left=left,
         seconds=None if step_s is None else left * step_s,
-        measured=measured,
+        source=source,
         disk_bytes=len(due - saved) * weights + max(0, full) * engines,
     )
 
@@ -72,7 +72,7 @@ def costs(members: Sequence[tuple[Experiment, Run]], profile: Profile) -> list[C
     for experiment, run in members:
         alike = experiment.model_dump_json(include={"data", "lift", "mapper", "method", "training"})
         if alike not in counted:
-            counted[alike] = summarise(experiment)
+            counted[alike] = summarise(experiment, profile.device or DEFAULT_DEVICE, profile.ranks)
         found.append(member_cost(experiment, run, profile, counted[alike]))
     return found
 
@@ -104,23 +104,22 @@ def _hours(found: Sequence[Cost], profile: Profile, cards: int) -> str:
     limit = f"at most {format_seconds(profile.time_limit_min * 60)} an attempt; what needs longer comes back"
     known = [cost.seconds for cost in found if cost.seconds is not None]
     if len(known) < len(found):
-        return f"{limit}; profile key sustained_tflops would tell how long"
-    how = (
-        "from steps measured"
-        if all(cost.measured for cost in found)
-        else "from operations and sustained_tflops"
-    )
+        return f"{limit}; profile key device would tell how long"
+    how = "; ".join(dict.fromkeys(cost.source for cost in found))
     total = f", {sum(known) * cards / 3600:.1f} GPU-hours in all" if cards else ""
     return f"about {format_seconds(max(known))} the longest run ({how}){total}; {limit}"
 
 
 def _step_seconds(
-    records: Sequence[dict[str, Any]], profile: Profile, told: dict[str, Any]
-) -> tuple[float | None, bool]:
-    """Of an outer step, and whether that is measured."""
+    records: Sequence[dict[str, Any]], profile: Profile, told: dict[str, Any], row: dict[str, Any]
+) -> tuple[float | None, str]:
+    """Of an outer step, and what tells it."""
     seconds = [record["seconds"] for record in records[-_RECENT:] if "seconds" in record]
     if seconds:
-        return statistics.median(seconds), True
+        return statistics.median(seconds), "from steps measured"
     if profile.sustained_tflops:
-        return told["step_flops"] / (profile.ranks * profile.sustained_tflops * 1e12), False
-    return None, False
+        rate = profile.ranks * profile.sustained_tflops * 1e12
+        return told["step_flops"] / rate, "from operations and sustained_tflops"
+    if profile.device:
+        return row["step_seconds"], f"extrapolated for {profile.device}"
+    return None, ""

@@ -133,8 +133,10 @@ class Profile(Section):
     """Any further options of sbatch, by their long names."""
     gpu_memory_gb: float | None = Field(None, gt=0)
     """Of one card: a configuration that needs more is refused before it waits in the queue."""
+    device: str | None = None
+    """What a card is, as `xr2ct summary --device` takes it: for the estimate of hours and memory."""
     sustained_tflops: float | None = Field(None, gt=0)
-    """What a rank achieves in training, for the estimate of hours."""
+    """What a rank achieves in training, where that is known better than from its data sheet."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,8 @@
 
 RUN/config.yaml                     resolved, as run
 RUN/metrics.jsonl                   one object an outer step, never a duplicate step
+RUN/cost.json                       memory a rank and seconds a step, measured, and predicted where it trains
+                                    for longer than a minute
 RUN/checkpoints/step-000500/        engines/ (newest two, unless `training.keep_engines` says otherwise),
                                     mapper.safetensors, mapper-ema.safetensors, <fixed network>.safetensors,
                                     config.yaml, and COMPLETE, written last
@@ -52,6 +54,18 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def cost_file(self) -> Path:
+        return self.path / "cost.json"
+
+    def cost(self) -> dict[str, Any] | None:
+        """What it takes; None where it has said nothing yet."""
+        try:
+            told: dict[str, Any] = json.loads(self.cost_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return told
 
     @property
     def best(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launch.cost import format_cost, member_cost
+from launch.cost import costs, format_cost, member_cost
 from launch.profiles import Profile
 from xr2ct.config import Experiment, validate
 from xr2ct.errors import UserError
@@ -16,7 +16,12 @@ from xr2ct.run import Run
 
 TOLD = {
     "memory": [
-        {"ranks": 2, "micro_batch": 4, "bytes_by_zero_stage": [9 * 10**9, 8 * 10**9, 7 * 10**9, 6 * 10**9]}
+        {
+            "ranks": 2,
+            "micro_batch": 4,
+            "bytes_by_zero_stage": [9 * 10**9, 8 * 10**9, 7 * 10**9, 6 * 10**9],
+            "step_seconds": 1.5,
+        }
     ],
     "step_flops": 80 * 10**12,
     "checkpoint_bytes": {"weights": 3, "engines": 100},
@@ -46,7 +51,7 @@ def trained(folder: Path, steps: int, seconds: float, saved: tuple[int, ...] = (
 
 def test_hours_come_from_operations_where_the_profile_says_what_a_rank_achieves(tmp_path: Path) -> None:
     cost = member_cost(experiment(), Run(tmp_path), profile(sustained_tflops=20), TOLD)
-    assert cost.seconds == pytest.approx(1000 * 80 / 40) and not cost.measured
+    assert cost.seconds == pytest.approx(1000 * 80 / 40)
     text = format_cost([cost], profile(sustained_tflops=20), tmp_path)
     assert "about 33 min the longest run (from operations and sustained_tflops), 1.1 GPU-hours in all" in text
 
@@ -54,7 +59,25 @@ def test_hours_come_from_operations_where_the_profile_says_what_a_rank_achieves(
 def test_steps_that_were_measured_count_for_more(tmp_path: Path) -> None:
     run = trained(tmp_path, 400, 3.0)
     cost = member_cost(experiment(), run, profile(sustained_tflops=20), TOLD)
-    assert (cost.steps_left, cost.seconds, cost.measured) == (600, 1800.0, True)
+    assert (cost.steps_left, cost.seconds, cost.source) == (600, 1800.0, "from steps measured")
+
+
+def test_hours_are_those_of_the_profiles_device_and_said_to_be_extrapolated(tmp_path: Path) -> None:
+    of_device = profile(device="a100-80gb")
+    cost = member_cost(experiment(), Run(tmp_path), of_device, TOLD)
+    assert cost.seconds == pytest.approx(1000 * 1.5)
+    text = format_cost([cost], of_device, tmp_path)
+    assert "about 25 min the longest run (extrapolated for a100-80gb), 0.8 GPU-hours in all" in text
+
+
+def test_a_members_summary_is_of_the_profiles_ranks_and_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("launch.cost.summarise", lambda *told: asked.append(told[1:]) or TOLD)
+    runs = [(experiment(steps=steps), Run(tmp_path / str(steps))) for steps in (1000, 1000, 2000)]
+    costs(runs, profile(device="l40s"))
+    assert asked == [("l40s", 2)] * 2  # the same networks are counted once
 
 
 def test_without_either_no_hours_are_made_up(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from types import TracebackType
 from xr2ct.run import Run
 from xr2ct.tracking import Tracker
 from xr2ct.training.agreement import from_rank_0
+from xr2ct.training.forecast import Forecast
 from xr2ct.training.lead_time import LeadTime
+from xr2ct.training.memory import PeakMemory
 from xr2ct.training.metrics_log import MetricsLog
 from xr2ct.training.progress import Progress
 from xr2ct.training.state import TrainingState, save
@@ -18,9 +20,11 @@ from xr2ct.training.state import TrainingState, save
 class Journal:
     """A context on every rank; rank 0 alone writes."""
 
-    def __init__(self, run: Run, state: TrainingState) -> None:
+    def __init__(self, run: Run, state: TrainingState, memory: PeakMemory) -> None:
+        """memory: what training has taken since before the networks were built."""
         self._run = run
         self._state = state
+        self._memory = memory
         self._held = ExitStack()
         self._metrics: MetricsLog | None = None
         self._lead_time = LeadTime()
@@ -30,6 +34,7 @@ class Journal:
         from_rank_0(self._state.ranks, self._open_metrics)
         if self._state.ranks.rank == 0:
             self._progress = self._held.enter_context(closing(Progress(step, experiment.training.steps)))
+            self._forecast = self._held.enter_context(closing(Forecast(self._run, self._state, self._memory)))
             if experiment.tracking.enabled:
                 self._held.enter_context(Tracker(self._run, experiment))
         return self
@@ -52,6 +57,7 @@ class Journal:
             "step": state.step,
             "seconds": seconds,
             "samples": state.method.batches_per_step * training.batch,
+            "memory_bytes": self._forecast.step(seconds),
             **losses,
             **{f"lr/{name}": lr for name in state.engines},
         }
@@ -71,6 +77,7 @@ class Journal:
             return
         if self._metrics is not None:
             self._metrics.sync()
+            self._forecast.report()
         seconds = save(self._run, self._state)
         if self._metrics is not None:
             self._lead_time.checkpoint(seconds)

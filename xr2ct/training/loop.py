@@ -28,6 +28,7 @@ from xr2ct.training import stage_before, start
 from xr2ct.training.agreement import from_rank_0, threads_per_rank, together
 from xr2ct.training.build import build
 from xr2ct.training.journal import Journal
+from xr2ct.training.memory import PeakMemory
 from xr2ct.training.schedule import learning_rate
 from xr2ct.training.stage_before import CoarseVolumes
 from xr2ct.training.staging import on_this_node
@@ -58,6 +59,7 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
             near = on_this_node(store, cases, experiment.data, ranks, listener, experiment.context_side)
             stop_early(run, listener, ranks, fence)
             coarse = stage_before.make_volumes(run, experiment, near, cases, ranks, fence, listener)
+            memory = PeakMemory(ranks.device)
             state = build(run, experiment, store, ranks, fence)
             stop_early(run, listener, ranks, fence)
             if resumed is not None:
@@ -67,14 +69,16 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
                 if resumed is None:
                     state.method.prepare(batches)
                     save(run, state)
-                go_on(run, state, batches, listener)
+                go_on(run, state, batches, listener, memory)
     return run
 
 
-def go_on(run: Run, state: TrainingState, batches: Iterator[Batch], listener: Listener) -> None:
+def go_on(
+    run: Run, state: TrainingState, batches: Iterator[Batch], listener: Listener, memory: PeakMemory
+) -> None:
     """From the outer step that `state` is at to the last; `Stopped`, once saved, where asked to stop."""
     training = state.experiment.training
-    with Journal(run, state) as journal:
+    with Journal(run, state, memory) as journal:
         while state.step < training.steps:
             if signal := asked(listener, state.ranks, state.fence):
                 journal.save()

@@ -16,7 +16,8 @@ class MetricsLog:
     """Appends to a run's metrics from an outer step on.
 
     Each object holds `step` (outer steps done), `seconds` (of this step, a checkpoint's writing left out),
-    `samples` (volumes learnt from in this step, over all ranks), ``loss/NAME`` and ``lr/NETWORK``.
+    `samples` (volumes learnt from in this step, over all ranks), `memory_bytes` (the most that rank 0 has
+    taken since it began: `memory.PeakMemory`), ``loss/NAME`` and ``lr/NETWORK``.
 
     Raises `WorkFailed` where the file cannot be written, and `Superseded` where it is another's by now.
     """

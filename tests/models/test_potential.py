@@ -37,6 +37,40 @@ def test_residual_block_is_the_recipes() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
+def test_residual_block_goes_back_as_the_recipes() -> None:
+    torch.manual_seed(0)
+    block, x = Residual(3, 5).double(), torch.randn(1, 3, 4, 4, 4, dtype=torch.float64, requires_grad=True)
+    leaky = torch.nn.LeakyReLU(0.2)
+    inputs = (x, *block.parameters())
+    expected = leaky(block.skip(x) + 0.1 * block.second(leaky(block.first(x))))
+    slope = torch.randn_like(expected)
+    ours = torch.autograd.grad(block(x), inputs, slope)
+    for one, other in zip(ours, torch.autograd.grad(expected, inputs, slope), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_recomputing_changes_no_gradient_and_keeps_less() -> None:
+    x = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    gradients, kept = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        potential = Potential(SMALL.model_copy(update={"use_checkpoint": recompute}), 16)
+        weights = {p.untyped_storage().data_ptr() for p in potential.parameters()}
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            scores = potential(x)
+        kept.append(sum(size for at, size in sizes.items() if at not in weights))
+        gradients.append(torch.autograd.grad(scores.sum(), list(potential.parameters())))
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain, rtol=1e-6, atol=1e-8)
+    assert kept[1] < 0.6 * kept[0]
+
+
 def test_attention_weighs_voxels_by_likeness() -> None:
     """With identity projections: softmax(qkᵀ/√c)·v over voxels, added to what came in."""
     attention, x = SelfAttention(2), torch.randn(1, 2, 2, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -167,6 +167,7 @@ def test_recomputing_changes_no_gradient_and_keeps_less(both: tuple[SwinUNETR, M
     assert kept[1] < 0.6 * kept[0]
 
 
+@pytest.mark.slow
 def test_the_whole_network_is_one_graph(both: tuple[SwinUNETR, Monai]) -> None:
     """With `fullgraph` a graph that breaks raises."""
     network = copy.deepcopy(both[0])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from xr2ct.config import Section
 from xr2ct.errors import UserError
@@ -20,6 +23,8 @@ class Config(Section):
 
     base_channels: int = Field(32, ge=1)
     max_channels: int = Field(512, ge=1)
+    use_checkpoint: bool = False
+    """Keep what goes into each stage alone, and compute what is within it again on the way back."""
 
 
 class Residual(nn.Module):
@@ -33,8 +38,25 @@ class Residual(nn.Module):
         self.skip = nn.Identity() if same else nn.Conv3d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.second(F.leaky_relu(self.first(x), _SLOPE))
-        return F.leaky_relu(self.skip(x) + 0.1 * inner, _SLOPE)
+        inner = self.second(F.leaky_relu(self.first(x), _SLOPE, inplace=True))
+        return _AddLeaky.apply(self.skip(x), inner)
+
+
+class _AddLeaky(torch.autograd.Function):
+    """LeakyReLU(skip + 0.1·inner), keeping its result, whose sign is that of what came in."""
+
+    @staticmethod
+    def forward(ctx: Any, skip: Tensor, inner: Tensor) -> Tensor:
+        out = F.leaky_relu_(torch.add(skip, inner, alpha=0.1), _SLOPE)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        (out,) = ctx.saved_tensors
+        slope = torch.ops.aten.leaky_relu_backward(grad, out, _SLOPE, True)
+        return slope, 0.1 * slope
 
 
 class SelfAttention(nn.Module):
@@ -76,6 +98,7 @@ class Potential(nn.Module):
         while sides[-1] > 4:
             sides.append((sides[-1] + 1) // 2)
         widths = [min(config.base_channels * 2**i, config.max_channels) for i in range(len(sides) + 1)]
+        self.use_checkpoint = config.use_checkpoint
         self.stem = nn.Conv3d(1, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(
             nn.Sequential(Residual(narrow, narrow), Residual(narrow, wide))
@@ -87,7 +110,11 @@ class Potential(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         x = self.stem(volume.to(self.stem.weight.dtype))
         for i, stage in enumerate(self.stages):
-            x = stage(x if i == 0 else _halved(x))
+            x = x if i == 0 else _halved(x)
+            if self.use_checkpoint:
+                x = checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = stage(x)
         return self.head(self.attention(x).flatten(1))
 
 

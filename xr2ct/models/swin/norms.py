@@ -44,17 +44,22 @@ def norm_act_conv(x: Tensor, weight: Tensor) -> Tensor:
 
 def act_conv(planes: Sequence[Tensor], lengths: Lengths, weight: Tensor) -> Tensor:
     """conv(LeakyReLU(planes spread over a volume (z, y, x))) with a kernel 3³, keeping the planes."""
-    return _ActConv.apply(weight, lengths, *planes)
+    return _ActConv.apply(weight, lengths, *_pair(planes))
 
 
 def norm_add_act(x: Tensor, rest: Sequence[Tensor], both: bool) -> Tensor:
     """LeakyReLU(InstanceNorm(x) + rest): planes, or a volume, to be normalised too where `both`."""
-    return _NormAddAct.apply(x, both, *rest)
+    return _NormAddAct.apply(x, both, *_pair(rest))
 
 
 def norm_add_act_project(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A convolution 1³ of LeakyReLU(InstanceNorm(x) + InstanceNorm(other)), which is not kept."""
     return _NormAddActProject.apply(x, other, weight, bias)
+
+
+def _pair(rest: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """One or two. Functions below take no `*rest`: torch 2.13 does not compile such without gradients."""
+    return rest[0], rest[1] if len(rest) == 2 else None
 
 
 class _Normal(NamedTuple):
@@ -158,15 +163,16 @@ class _NormActConv(torch.autograd.Function):
 
 class _ActConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, lengths: Lengths, *planes: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, *planes)
+    def forward(ctx: Any, weight: Tensor, lengths: Lengths, first: Tensor, second: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight, first, second)
         ctx.lengths = lengths
-        return F.conv3d(_activated_planes(planes, lengths, weight.dtype), weight, padding=1)
+        return F.conv3d(_activated_planes(_present(first, second), lengths, weight.dtype), weight, padding=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *planes = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor | None]:
+        weight, *both = ctx.saved_tensors
+        planes = _present(*both)
         activated = _activated_planes(planes, ctx.lengths, weight.dtype)
         slope, of_weight = _conv_backward(grad, activated, weight, ctx.needs_input_grad[0])
         activated = grid(activated)  # of the same sign as what it was made of
@@ -174,30 +180,29 @@ class _ActConv(torch.autograd.Function):
         for slab in slabs(slope):
             piece = _leaky_backward(slope[:, slab].to(planes[0].dtype), activated[:, slab])
             collected.append(repeated.collected(piece, planes))
-        return of_weight, None, *(torch.cat(each, 1) for each in zip(*collected, strict=True))
+        return of_weight, None, *_pair([torch.cat(each, 1) for each in zip(*collected, strict=True)])
 
 
 class _NormAddAct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, both: bool, *rest: Tensor) -> Tensor:
-        normals = [_normal(grid(x))] + ([_normal(grid(rest[0]))] if both else [])
-        ctx.save_for_backward(x, *rest, *(t for n in normals for t in (n.mean, n.scale)))
+    def forward(ctx: Any, x: Tensor, both: bool, first: Tensor, second: Tensor | None) -> Tensor:
+        normals = [_normal(grid(x))] + ([_normal(grid(first))] if both else [])
+        ctx.save_for_backward(x, first, second, *(t for n in normals for t in (n.mean, n.scale)))
         ctx.both = both
-        return _activated(_Sum(normals, [] if both else _as_grids(x, rest)))
+        return _activated(_Sum(normals, [] if both else _as_grids(x, _present(first, second))))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor | None]:
         grad = grid(grad)
+        x, first, second, *of_norms = ctx.saved_tensors
+        normal = _Normal(grid(x), *of_norms[:2])
         if ctx.both:
-            x, other, *of_norms = ctx.saved_tensors
-            normals = [_Normal(grid(x), *of_norms[:2]), _Normal(grid(other), *of_norms[2:])]
-            of_x, of_other = _Sum(normals, []).backward(lambda slab: grad[:, slab])
-            return volume(of_x), None, volume(of_other)
-        x, *rest, mean, scale = ctx.saved_tensors
-        total = _Sum([_Normal(grid(x), mean, scale)], _as_grids(x, rest))
+            total = _Sum([normal, _Normal(grid(first), *of_norms[2:])], [])
+        else:
+            total = _Sum([normal], _as_grids(x, _present(first, second)))
         of_x, *of_rest = total.backward(lambda slab: grad[:, slab])
-        return volume(of_x), None, *(of_rest if total.planes else map(volume, of_rest))
+        return volume(of_x), None, *_pair(of_rest if total.planes else [volume(r) for r in of_rest])
 
 
 class _NormAddActProject(torch.autograd.Function):
@@ -229,6 +234,10 @@ class _NormAddActProject(torch.autograd.Function):
         of_x, of_other = total.backward(through_projection)
         of_bias = grad.sum((0, *_VOXELS))
         return volume(of_x), volume(of_other), of_weight.to(weight.dtype).view_as(weight), of_bias
+
+
+def _present(first: Tensor, second: Tensor | None) -> list[Tensor]:
+    return [first] if second is None else [first, second]
 
 
 def _as_grids(x: Tensor, rest: Sequence[Tensor]) -> list[Tensor]:

@@ -13,9 +13,10 @@ from xr2ct.config import Experiment
 from xr2ct.methods.base import Batch, Method
 from xr2ct.projection.geometry import named_geometry
 from xr2ct.summary.tracing import Trace
+from xr2ct.training.agreement import together
 from xr2ct.training.build import build_method
 from xr2ct.training.deepspeed_config import deepspeed_config
-from xr2ct.training.distributed import Ranks, start_distributed
+from xr2ct.training.distributed import Ranks
 from xr2ct.training.ema import MovingAverage
 from xr2ct.training.engines import DeepSpeedNetwork, Precision, build_engines
 from xr2ct.training.memory import PeakMemory
@@ -48,8 +49,8 @@ class Made:
     ranks: Ranks
 
     @classmethod
-    def of(cls, told: Experiment, device: Any = "cpu", precision: Precision = "fp32") -> Made:
-        ranks = start_distributed(device)
+    def of(cls, told: Experiment, ranks: Ranks, precision: Precision = "fp32") -> Made:
+        """Within `agreement.together`."""
         method = build_method(told, named_geometry("x2ct"), 320.0)
         made = cls(told, method, build_engines(method, told, precision, ranks), ranks)
         for engine in made.engines.values():
@@ -77,20 +78,20 @@ class Made:
 def peak_of_a_step(told: Experiment) -> dict[str, int]:
     """Bytes that live at the peak of the second of two steps on a CPU, weights and moments too; and by how
     much this process grew from when its libraries were loaded."""
-    start_distributed("cpu")
-    # DeepSpeed and oneDNN load most of themselves, some 100 MB, at their first use.
-    DeepSpeedNetwork("first", nn.Linear(1, 1), told, deepspeed_config(told, "fp32", 1))
-    nn.Conv3d(1, 1, 3)(torch.zeros(1, 1, 8, 8, 8)).sum().backward()
-    memory = PeakMemory(torch.device("cpu"))
-    made = Made.of(told)
-    average = MovingAverage(made.engines["mapper"].consolidated_weights(), 0.9)
-    made.step(made.batches())
-    networks = [*made.method.networks.values(), *made.method.fixed.values()]
-    held = sum(t.nbytes for network in networks for t in network.state_dict().values())
-    held += sum(t.nbytes for t in average.weights.values())
-    for engine in made.engines.values():
-        moments = engine._engine.optimizer.state.values()
-        held += sum(t.nbytes for state in moments for t in state.values() if torch.is_tensor(t))
-    with Trace() as trace:
+    with together("cpu") as ranks:
+        # DeepSpeed and oneDNN load most of themselves, some 100 MB, at their first use.
+        DeepSpeedNetwork("first", nn.Linear(1, 1), told, deepspeed_config(told, "fp32", 1))
+        nn.Conv3d(1, 1, 3)(torch.zeros(1, 1, 8, 8, 8)).sum().backward()
+        memory = PeakMemory(ranks.device)
+        made = Made.of(told, ranks)
+        average = MovingAverage(made.engines["mapper"].consolidated_weights(), 0.9)
         made.step(made.batches())
-    return {"live_bytes": held + trace.peak_bytes, "resident_bytes": memory.peak_bytes()}
+        networks = [*made.method.networks.values(), *made.method.fixed.values()]
+        held = sum(t.nbytes for network in networks for t in network.state_dict().values())
+        held += sum(t.nbytes for t in average.weights.values())
+        for engine in made.engines.values():
+            moments = engine._engine.optimizer.state.values()
+            held += sum(t.nbytes for state in moments for t in state.values() if torch.is_tensor(t))
+        with Trace() as trace:
+            made.step(made.batches())
+        return {"live_bytes": held + trace.peak_bytes, "resident_bytes": memory.peak_bytes()}

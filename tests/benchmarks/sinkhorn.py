@@ -83,21 +83,21 @@ def against_geomloss(batch: int, rounds: int = 5) -> Measured:
     )
 
 
-def share_of_an_inner_step(device: Any = "cuda", rounds: int = 10, **made: Any) -> Measured:
+def share_of_an_inner_step(device: Any = "cuda", size: int = SIZE, rounds: int = 10, **made: Any) -> Measured:
     """Seconds of the divergence, and of the update of the mapper that it is a part of, in bf16."""
     from tests.benchmarks.step import paper
     from xr2ct.transport.sinkhorn import SinkhornDivergence
 
-    whole = paper(SIZE, device, **made)
-    batch = next(whole.batches())
     divergence = SinkhornDivergence(0.05)
-    with torch.no_grad():
-        y = whole.method.fixed["features"](batch.ct)
-    x = [layer.flip(0) + 0.01 for layer in y]
-    return interleaved(
-        lambda: _gradient(divergence, x, y), lambda: whole.inner_step(batch), rounds, warmup=3,
-        batch=len(batch.positions), size=SIZE,
-    )  # fmt: skip
+    with paper(size, device, **made) as whole:
+        batch = next(whole.batches())
+        with torch.no_grad():
+            y = whole.method.fixed["features"](batch.ct)
+        x = [layer.flip(0) + 0.01 for layer in y]
+        return interleaved(
+            lambda: _gradient(divergence, x, y), lambda: whole.inner_step(batch), rounds, warmup=3,
+            batch=len(batch.positions), size=size,
+        )  # fmt: skip
 
 
 ROWS: tuple[Row, ...] = (

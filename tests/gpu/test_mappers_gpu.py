@@ -17,10 +17,18 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 DEVICE = torch.device("cuda")
 GEOMETRY = Geometry("x2ct", sad_mm=541.0, sid_mm=949.0, detector_mm=500.0, pixels=64)
 DENSE = {"encoder_channels": 8, "growth": 4, "blocks": [1] * 5, "bottom_channels": 16, "least_channels": 4}
+SWIN = {"feature_size": 12, "depths": [2, 1, 1, 1], "window_size": 4}
 MAPPERS: dict[str, dict[str, Any]] = {
     **{f"unet-{lift}": {"mapper": {"name": "unet", "channels": [4, 8]}, "lift": lift}
        for lift in ("repeat", "rotate", "backproject", "noise")},
-    "swin-unetr": {"mapper": {"feature_size": 12, "depths": [1] * 4, "window_size": 4}, "data": {"size": 64}},
+    **{
+        f"swin-unetr-{name}": {"mapper": {**SWIN, **keys}, "data": {"size": 64}}
+        for name, keys in (
+            ("compiled", {"compile": "on"}),
+            ("eager", {"compile": "off"}),
+            ("again", {"compile": "off", "use_checkpoint": True}),
+        )
+    },
     "segresnet": {
         "mapper": {"name": "segresnet", "init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
     },

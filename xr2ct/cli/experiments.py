@@ -7,15 +7,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xr2ct.cli.arguments import command, config_arguments, print_result, window
+from xr2ct.cli.arguments import command, config_arguments, positive, print_result, window
 from xr2ct.errors import UserError
 
 
 def add_summary(commands: Any) -> None:
     p = command(
-        commands, "summary", run_summary, "networks, parameters, operations and memory of a configuration"
+        commands, "summary", run_summary, "networks, memory, seconds a step and GPU-hours of a configuration"
     )
     config_arguments(p)
+    p.add_argument(
+        "--device",
+        default=None,
+        metavar="NAME",
+        help="on which, as h100-80gb, or here for this machine (default: its GPU, or else h100-80gb)",
+    )
+    p.add_argument("--ranks", type=positive, default=None, metavar="N", help="of so many (default: of all)")
     p.add_argument("--json", action="store_true")
 
 
@@ -23,7 +30,7 @@ def run_summary(args: argparse.Namespace) -> None:
     from xr2ct.config import load_experiment
     from xr2ct.summary import format_summary, summarise
 
-    told = summarise(load_experiment(args.config, args.overrides))
+    told = summarise(load_experiment(args.config, args.overrides), args.device, args.ranks)
     print_result(told, format_summary(told), args.json)
 
 

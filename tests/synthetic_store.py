@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from xr2ct.cohorts.phantom.chest import draw_chest
 from xr2ct.cohorts.phantom.grid import Grid
@@ -34,7 +35,7 @@ def chest(number: int, cohort: str) -> torch.Tensor:
 def write_store(
     folder: Path, splits: Sequence[str], size: int | Sequence[int], angles: Sequence[float], pixels: int
 ) -> Store:
-    """FOLDER/lidc-idri.zarr with a patient for each of `splits`; sizes up to 64."""
+    """FOLDER/lidc-idri.zarr with a patient for each of `splits`; above 64³ voxels are repeated."""
     sizes = [size] if isinstance(size, int) else list(size)
     cohort = "lidc-idri"
     path = folder / f"{cohort}.zarr"
@@ -46,8 +47,12 @@ def write_store(
         views = project(attenuation(fine), (CUBE_MM / FINE,) * 3, geometry, angles)[0].numpy()
         arrays = {"xray/x2ct": views}
         for side in sizes:
-            coarse = torch.nn.functional.avg_pool3d(fine, FINE // side)[0]
-            arrays[f"ct/{side}"] = coarse.round().numpy().astype(np.int16)
+            cube = (
+                F.avg_pool3d(fine, FINE // side)
+                if side <= FINE
+                else F.interpolate(fine[None], (side,) * 3)[0]
+            )
+            arrays[f"ct/{side}"] = cube[0].round().numpy().astype(np.int16)
         sums = {array: write.write_chunk(path, array, row, values) for array, values in arrays.items()}
         write.write_case(path, f"case{row}", {"patient": f"patient{row}", "checksums": sums})
         rows.append({"id": f"case{row}", "patient": f"patient{row}", "split": split, "row": row})

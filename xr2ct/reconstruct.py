@@ -15,7 +15,8 @@ from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.geometry import VIEW_ANGLES, Geometry, parse_angle
 from xr2ct.projection.views import read_view, scale_views
 from xr2ct.seeds import derive_seed
-from xr2ct.weights import Which, checkpoint_geometry, load_mapper
+from xr2ct.stages import load_stages
+from xr2ct.weights import Which, checkpoint_geometry
 from xr2ct.window import HuWindow
 
 FORMATS = (".mha", ".nii.gz", ".npy")
@@ -29,31 +30,44 @@ def reconstruct(
     which: Which = "mapper",
     geometry: Geometry | None = None,
     png_scale: float | None = None,
+    memory_gb: float | None = None,
     device: str = "cpu",
 ) -> Path:
     """Write the volume that a checkpoint makes of `views`, each ``ANGLE=FILE`` or ``NAME=FILE``.
 
     Views are line integrals, row 0 at the head's end, columns as `projection.geometry` says; a `.png` needs
     `png_scale`, the line integral of its brightest grey level. `geometry` is what the X-rays were taken
-    with, where the user states it. Raises `UserError` for views, sizes or a geometry that the checkpoint
-    was not trained for.
+    with, where the user states it. memory_gb: what the reconstruction may take (`memory_limit.fit`). Raises
+    `UserError` for views, sizes or a geometry that the checkpoint was not trained for, and for a limit that
+    nothing fits into.
     """
     if not str(out).endswith(FORMATS):
         raise UserError(f"{out}: expected a name ending in {', '.join(FORMATS)}")
-    mapper, experiment = load_mapper(checkpoint, which, device)
+    stages = load_stages(checkpoint, which, device)
+    experiment = stages.experiment
     trained = checkpoint_geometry(experiment)
     if geometry is not None:
         _check_geometry(geometry, trained)
     files = _by_angle(views, experiment.data.views)
     stack = np.stack([read_view(file, angle, trained, png_scale) for angle, file in files.items()])
     scaled = scale_views(stack, experiment.data.xray_scale)
-    with torch.inference_mode():
-        unit = mapper(torch.from_numpy(scaled)[None].to(device), content_seeds(scaled).to(device))[0, 0]
-    window = HuWindow(*experiment.data.hu_window)
-    hu = window.to_hu(unit.float().cpu().numpy()).round().astype(np.int16)
+    if memory_gb is not None:
+        from xr2ct.memory_limit import GB, fit
+
+        fit(stages, memory_gb * GB)
+    unit = stages(torch.from_numpy(scaled)[None].to(device), content_seeds(scaled).to(device))[0, 0]
+    hu = _in_hu(unit, HuWindow(*experiment.data.hu_window))
     assert experiment.resolved is not None
     write_volume(hu, experiment.resolved.cube_mm, out, provenance(experiment, checkpoint, files))
     return out
+
+
+def _in_hu(unit: torch.Tensor, window: HuWindow) -> np.ndarray:
+    """int16 HU (z, y, x), slice by slice: of a large volume there is no room for a second one in floats."""
+    hu = np.empty(tuple(unit.shape), np.int16)
+    for place, part in zip(hu, unit, strict=True):
+        place[...] = window.to_hu(part.cpu().numpy()).round()
+    return hu
 
 
 def content_seeds(views: np.ndarray) -> torch.Tensor:

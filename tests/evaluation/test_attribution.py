@@ -29,7 +29,7 @@ class Copies(nn.Module):
         super().__init__()
         self.size = size
 
-    def forward(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
+    def forward(self, views: Tensor, seeds: Tensor | None = None, windows: None = None) -> Tensor:
         return views.unsqueeze(3).expand(-1, -1, -1, self.size, -1)
 
 

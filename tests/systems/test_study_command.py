@@ -93,5 +93,5 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
         assert cli.main(["study", str(config), override, "--out", str(out)]) == 2
         assert told in capsys.readouterr().err
     assert cli.main(["study", str(config), "--out", str(out), "--minutes", "-1"]) == 2
-    assert "expected minutes above 0" in capsys.readouterr().err
+    assert "argument --minutes: expected a number above 0" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists() and not out.exists()

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xr2ct.cli.arguments import command, config_arguments, positive, print_result, window
+from xr2ct.cli.arguments import above_zero, command, config_arguments, positive, print_result, window
 from xr2ct.errors import UserError
 
 
@@ -141,6 +141,10 @@ def add_reconstruct(commands: Any) -> None:
     p.add_argument("--weights", choices=("mapper", "mapper-ema"), default="mapper")
     p.add_argument("--geometry", default=None, help="what the X-rays were taken with (default: as trained)")
     p.add_argument("--png-scale", type=float, default=None, help="line integral of a .png's white")
+    p.add_argument(
+        "--memory-gb", type=above_zero, default=None, metavar="GB",
+        help="take at most so much memory, by overlapping windows where the whole does not fit",
+    )  # fmt: skip
     p.add_argument("--device", default="cpu")
 
 
@@ -155,6 +159,7 @@ def run_reconstruct(args: argparse.Namespace) -> None:
         which=args.weights,
         geometry=named_geometry(args.geometry) if args.geometry else None,
         png_scale=args.png_scale,
+        memory_gb=args.memory_gb,
         device=args.device,
     )
     print(out)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
-from xr2ct.cli.arguments import command, config_arguments
+from xr2ct.cli.arguments import above_zero, command, config_arguments
 
 
 def add_study(commands: Any) -> None:
@@ -21,7 +20,7 @@ def add_study(commands: Any) -> None:
     p.add_argument("--out", type=Path, required=True, metavar="DIR")
     p.add_argument(
         "--minutes",
-        type=_minutes,
+        type=above_zero,
         default=None,
         metavar="M",
         help="train each member for so long, not by its steps",
@@ -34,16 +33,6 @@ def run_study(args: argparse.Namespace) -> None:
     told = ["xr2ct", "study", str(args.config), *args.overrides, "--out", str(args.out)]
     told += ["--minutes", f"{args.minutes:g}"] if args.minutes else []
     print(study.run_study(args.config, args.overrides, args.out, args.minutes, told))
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = math.nan
-    if not 0 < minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"expected minutes above 0, got {text!r}")
-    return minutes
 
 
 COMMANDS = (add_study,)

@@ -56,7 +56,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch_submit.start, "open_training_data", lambda _: None)
+    monkeypatch.setattr(launch_submit.start, "open_training_data", lambda _: (None, []))
     monkeypatch.setattr("launch.cost.summarise", lambda *_: TOLD)
     return Site(tmp_path, answer)
 

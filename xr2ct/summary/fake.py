@@ -1,8 +1,4 @@
-"""A method's networks, engines and batches without data, so that its updates can run at any size.
-
-As a GPU would be given them they are torch's "meta" tensors. As a CPU would they are fake ones, which know
-themselves to be on a CPU: some networks work differently there.
-"""
+"""A method's networks, engines and batches as torch's "meta" tensors, so that updates run at any size."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from xr2ct.config import Experiment
 from xr2ct.methods.base import Batch, Method
@@ -55,37 +50,37 @@ def _drop(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def without_data(method: Method, dtype: torch.dtype, mode: FakeTensorMode | None) -> None:
-    """Take the data from a method's networks; trained ones get weights of that type. `mode`: for a CPU.
+def without_data(method: Method, dtype: torch.dtype) -> None:
+    """Take the data from a method's networks; trained ones get weights of that type.
 
-    What has no weights, but was measured, keeps its data: 1 where it is not measured yet.
+    What has no weights, but was measured, keeps its data: 1 where it is not measured yet. On "meta" networks
+    take the way that they take on a GPU. What a CPU does slab by slab it does there at once, and keeps the
+    same for the way back.
     """
     for network in method.networks.values():
         network.to(dtype).train()
     for network in [*method.networks.values(), *method.fixed.values()]:
-        if not any(True for _ in network.parameters()):
-            for buffer in network.buffers():
-                buffer.nan_to_num_(1.0)
-        elif mode is None:
+        if any(True for _ in network.parameters()):
             network.to("meta")
         else:
-            network._apply(lambda tensor: mode.from_tensor(tensor.detach()))
+            for buffer in network.buffers():
+                buffer.nan_to_num_(1.0)
 
 
-def batch_without_data(experiment: Experiment, geometry: Geometry, samples: int, device: str) -> Batch:
+def batch_without_data(experiment: Experiment, geometry: Geometry, samples: int) -> Batch:
     """A rank's share of a batch."""
     data = experiment.data
 
     def cubes(side: int) -> Tensor:
-        return torch.empty(samples, 1, side, side, side, device=device)
+        return torch.empty(samples, 1, side, side, side, device="meta")
 
     context = experiment.context_side
     return Batch(
         ct=cubes(data.side),
-        views=torch.empty(samples, len(data.views), geometry.pixels, geometry.pixels, device=device),
+        views=torch.empty(samples, len(data.views), geometry.pixels, geometry.pixels, device="meta"),
         positions=tuple(range(samples)),
         cases=("a case",) * samples,
-        origins=None if data.window is None else torch.zeros(samples, 3, dtype=torch.int64, device=device),
+        origins=None if data.window is None else torch.zeros(samples, 3, dtype=torch.int64, device="meta"),
         coarse=None if experiment.coarse is None else cubes(experiment.coarse.size),
         context=None if context is None else cubes(context),
     )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from xr2ct.config import Experiment
 from xr2ct.methods.base import Method
@@ -96,7 +95,6 @@ class _Counted:
     method: Method
     device: Device
     dtype: torch.dtype
-    mode: FakeTensorMode | None
 
     @classmethod
     def of(cls, experiment: Experiment, device: Device, precision: Precision) -> _Counted:
@@ -107,18 +105,13 @@ class _Counted:
         if precision == "fp16":
             flops = {**device.flops, "bf16": device.flops.get("fp16", device.flops["fp32"])}
             device = dataclasses.replace(device, flops=flops)
-        mode = FakeTensorMode(allow_non_fake_inputs=True) if device.on_cpu else None
-        without_data(method, dtype, mode)
-        return cls(experiment, geometry, method, device, dtype, mode)
+        without_data(method, dtype)
+        return cls(experiment, geometry, method, device, dtype)
 
     @property
     def parameters(self) -> int:
         """Trained ones."""
         return sum(p.numel() for network in self.method.networks.values() for p in network.parameters())
-
-    @property
-    def where(self) -> str:
-        return "meta" if self.mode is None else "cpu"
 
     def networks(self) -> dict[str, dict[str, Any]]:
         """Parameters, operations and saved bytes of each that has weights."""
@@ -128,13 +121,13 @@ class _Counted:
                 continue
             views = (1, len(data.views), self.geometry.pixels, self.geometry.pixels)
             volumes = (1, self.method.channels(name), *[data.side] * 3)
-            with self.mode or nullcontext():
-                if name == "mapper":
-                    inputs = batch_without_data(self.experiment, self.geometry, 1, self.where).inputs
-                    first = torch.empty(views, device=self.where, requires_grad=True)
-                    counted = _count(network, (first, *inputs[1:]))
-                else:
-                    counted = _count(network, (torch.empty(volumes, device=self.where, requires_grad=True),))
+            if name == "mapper":
+                inputs = batch_without_data(self.experiment, self.geometry, 1).inputs
+                counted = _count(
+                    network, (torch.empty(views, device="meta", requires_grad=True), *inputs[1:])
+                )
+            else:
+                counted = _count(network, (torch.empty(volumes, device="meta", requires_grad=True),))
             found[name] = {"trained": name in self.method.networks, **counted}
         return found
 
@@ -144,10 +137,8 @@ class _Counted:
         peak, seconds, flops = 0, 0.0, 0
         for update in self.method.updates:
             engines = {name: FakeEngine(net, accumulation) for name, net in self.method.networks.items()}
-            with supposing(ranks), self.mode or nullcontext(), Trace() as trace:
-                batch = batch_without_data(
-                    self.experiment, self.geometry, micro_batch * accumulation, self.where
-                )
+            with supposing(ranks), Trace() as trace:
+                batch = batch_without_data(self.experiment, self.geometry, micro_batch * accumulation)
                 update.run(engines, batch)
             peak = max(peak, trace.peak_bytes)
             seconds += update.times * (self.device.seconds(trace) + self._updating(engines, ranks))

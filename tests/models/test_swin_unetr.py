@@ -32,7 +32,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setattr(chunks, "in_pieces", lambda x: False)
         monkeypatch.setattr(attention, "in_pieces", lambda x: False)
     else:
-        monkeypatch.setattr(chunks, "_CACHE_BYTES", 2**12)  # many pieces of small volumes too
+        monkeypatch.setattr(chunks, "CACHE_BYTES", 2**12)  # pieces of small volumes too, of windows as well
+        monkeypatch.setattr(attention, "CACHE_BYTES", 2**18)
     yield
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from xr2ct.models.swin.chunks import in_pieces
+from xr2ct.models.swin.chunks import CACHE_BYTES, in_pieces
 from xr2ct.models.swin.windows import CUT, Rows, Windows
 
 _MOST_LOGITS = 2**28
@@ -42,7 +42,7 @@ class WindowAttention(nn.Module):
         index = self.relative_position_index[:n, :n].flatten()
         bias = self.relative_position_bias_table.index_select(0, index).view(n, n, -1).permute(2, 0, 1)
         if in_pieces(qkv):
-            mixed = _WindowByWindow.apply(qkv, bias, windows, rows, self.scale)
+            mixed = _FewWindows.apply(qkv, bias, windows, rows, self.scale)
         else:
             mixed = _fused(qkv, bias, windows, rows, self.scale)
         return self.proj(mixed)
@@ -121,64 +121,72 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float) -> Ten
     return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, aligned, True, scale=scale)[0]
 
 
-class _WindowByWindow(torch.autograd.Function):
-    """On a CPU: a window's logits fit the cache, so they are made again on the way back rather than kept."""
+class _FewWindows(torch.autograd.Function):
+    """On a CPU: some windows' logits fit a cache, so they are made again on the way back rather than kept."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, bias: Tensor, windows: Windows, rows: Rows, scale: float) -> Tensor:
         ctx.save_for_backward(qkv, bias, rows.take)
         ctx.windows, ctx.scale, ctx.tokens = windows, scale, len(rows.back)
-        channels = qkv.shape[1] // 3
         # The row after the last is where padding is written, and is not looked at.
-        mixed = qkv.new_empty(ctx.tokens + 1, channels)
-        for added, take in _each(bias, windows, rows.take):
-            q, k, v = _split(qkv.index_select(0, take), len(bias))
-            weights = torch.baddbmm(added, q, k.transpose(1, 2), alpha=scale).softmax(-1)
-            mixed.index_copy_(0, take, torch.bmm(weights, v).transpose(0, 1).flatten(1))
+        mixed = qkv.new_empty(ctx.tokens + 1, qkv.shape[1] // 3)
+        for added, take in _few(bias, windows, rows.take):
+            q, k, v = _split(qkv.index_select(0, take.flatten()), take.shape, len(bias))
+            mixed.index_copy_(0, take.flatten(), _joined(torch.matmul(_weights(q * scale, k, added), v)))
         return mixed[:-1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         qkv, bias, takes = ctx.saved_tensors
-        heads, scale = len(bias), ctx.scale
-        grad = F.pad(grad, (0, 0, 0, 1)) if ctx.windows.padded else grad
+        padded, scale = ctx.windows.padded, ctx.scale
+        grad = F.pad(grad, (0, 0, 0, 1)) if padded else grad
         of_qkv = qkv.new_empty(ctx.tokens + 1, qkv.shape[1])
         of_padding = qkv.new_zeros(qkv.shape[1])
         of_bias = torch.zeros_like(bias, memory_format=torch.contiguous_format)
-        for added, take in _each(bias, ctx.windows, takes):
-            q, k, v = _split(qkv.index_select(0, take), heads)
-            (g,) = _split(grad.index_select(0, take), heads, parts=1)
-            weights = torch.baddbmm(added, q, k.transpose(1, 2), alpha=scale).softmax(-1)
-            of_window = qkv.new_empty(len(take), 3, heads, q.shape[-1])
-            of_q, of_k, of_v = of_window.permute(1, 2, 0, 3)
-            of_v.copy_(weights.transpose(1, 2) @ g)
-            slope = torch.bmm(g, v.transpose(1, 2))
+        for added, take in _few(bias, ctx.windows, takes):
+            flat = take.flatten()
+            q, k, v = _split(qkv.index_select(0, flat), take.shape, len(bias))
+            (g,) = _split(grad.index_select(0, flat), take.shape, len(bias), parts=1)
+            q = q * scale
+            weights = _weights(q, k, added)
+            slope = torch.matmul(g, v.mT)
             slope = torch._softmax_backward_data(slope, weights, -1, weights.dtype)
-            of_bias += slope
-            of_q.copy_(slope @ k)
-            of_k.copy_(slope.transpose(1, 2) @ q)
-            of_window[:, :2] *= scale
-            flat = of_window.flatten(1)
-            of_qkv.index_copy_(0, take, flat)
-            if ctx.windows.padded:
-                of_padding += (take == ctx.tokens).to(flat.dtype) @ flat
-        if not ctx.windows.padded:
+            of_bias += slope.sum(0)
+            of_each = (torch.matmul(slope, k) * scale, torch.matmul(slope.mT, q), torch.matmul(weights.mT, g))
+            of_rows = torch.cat([_joined(each) for each in of_each], 1)
+            of_qkv.index_copy_(0, flat, of_rows)
+            if padded:
+                of_padding += (flat == ctx.tokens).to(of_rows.dtype) @ of_rows
+        if not padded:
             return of_qkv[:-1], of_bias, None, None, None
         of_qkv[-1] = of_padding
         return of_qkv, of_bias, None, None, None
 
 
-def _each(bias: Tensor, windows: Windows, takes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """What is added to a window's logits, and its rows."""
-    batch = len(takes) // len(windows.take)
-    every = iter(takes)
+def _few(bias: Tensor, windows: Windows, takes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """What is added to the logits of a cache's worth of windows of a kind, and their rows (window, n)."""
+    batch, start = len(takes) // len(windows.take), 0
+    few = max(1, CACHE_BYTES // (bias.numel() * bias.element_size()))
     for count, mask in zip(windows.counts, windows.masks, strict=True):
-        added = bias + CUT * mask
-        for _ in range(count * batch):
-            yield added.to(bias.dtype), next(every)
+        added = (bias + CUT * mask).to(bias.dtype)
+        stop = start + count * batch
+        for first in range(start, stop, few):
+            yield added, takes[first : min(first + few, stop)]
+        start = stop
 
 
-def _split(rows: Tensor, heads: int, parts: int = 3) -> tuple[Tensor, ...]:
-    """(n, parts·heads·d) → `parts` of (heads, n, d)."""
-    return rows.view(len(rows), parts, heads, -1).permute(1, 2, 0, 3).unbind(0)
+def _weights(q: Tensor, k: Tensor, added: Tensor) -> Tensor:
+    """softmax(qkᵀ + added), of q that is scaled."""
+    return torch.matmul(q, k.mT).add_(added).softmax(-1)
+
+
+def _split(rows: Tensor, shape: torch.Size, heads: int, parts: int = 3) -> tuple[Tensor, ...]:
+    """(window·n, parts·heads·d) → `parts` of (window, heads, n, d)."""
+    each = rows.view(*shape, parts, heads, -1).permute(2, 0, 3, 1, 4)
+    return each.contiguous().unbind(0)
+
+
+def _joined(x: Tensor) -> Tensor:
+    """(window, heads, n, d) → (window·n, heads·d)."""
+    return x.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -21,6 +21,10 @@ _NAMES: dict[torch.dtype, Kind] = {
 }  # fmt: skip
 
 
+A_NODE = 8
+"""Ranks beyond which some are on another node."""
+
+
 @dataclass(frozen=True)
 class Device:
     """Rates of matrix units without sparsity, and what of them training is taken to reach."""
@@ -33,6 +37,8 @@ class Device:
     """Of memory."""
     link_bytes_per_s: float = 0.0
     """Between two in a node, one way; 0 where nothing is known, and no time is counted."""
+    fabric_bytes_per_s: float = 50e9
+    """Between nodes, a rank's own share of it, one way: assumed, 400 Gb/s a GPU."""
     measured: bool = False
     """Whether these are measured here, so that nothing is lost against them."""
     on_cpu: bool = False
@@ -58,6 +64,15 @@ class Device:
             moving = operation.bytes_moved / (self.bytes_per_s * self.memory_efficiency)
             total += times * (max(computing, moving) + self.launch_s)
         return total
+
+    def sending_seconds(self, sent_bytes: float, ranks: int) -> float:
+        """Of what a rank sends while nothing else is done; 0 where no link is known."""
+        if ranks == 1 or not self.link_bytes_per_s:
+            return 0.0
+        within = ranks <= A_NODE
+        return sent_bytes / (
+            self.link_bytes_per_s if within else min(self.link_bytes_per_s, self.fabric_bytes_per_s)
+        )
 
     @property
     def halves(self) -> bool:

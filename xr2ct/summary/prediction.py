@@ -38,7 +38,7 @@ def summarise(experiment: Experiment, device: str | None = None, ranks: int | No
     that is told of. Memory is the peak of what lives then and what a rank holds all the time, by ZeRO stage
     (Rajbhandari et al. 2020): exact for these micro-batches but for what kernels use within themselves, and
     interpolated between. Seconds are the device's for the operations that went by, for the optimizers and for
-    the gradients' way between the ranks of a node.
+    the way of gradients and of optimal transport's features between ranks.
     """
     known = experiment.resolved.precision if experiment.resolved else None
     experiment = completed(experiment)
@@ -137,24 +137,23 @@ class _Counted:
         peak, seconds, flops = 0, 0.0, 0
         for update in self.method.updates:
             engines = {name: FakeEngine(net, accumulation) for name, net in self.method.networks.items()}
-            with supposing(ranks), Trace() as trace:
+            with supposing(ranks) as supposed, Trace() as trace:
                 batch = batch_without_data(self.experiment, self.geometry, micro_batch * accumulation)
                 update.run(engines, batch)
             peak = max(peak, trace.peak_bytes)
-            seconds += update.times * (self.device.seconds(trace) + self._updating(engines, ranks))
+            sending = self.device.sending_seconds(supposed.sent_bytes, ranks)
+            seconds += update.times * (self.device.seconds(trace) + self._updating(engines, ranks) + sending)
             flops += update.times * trace.flops * ranks
         return peak, seconds, flops
 
     def _updating(self, engines: Mapping[str, FakeEngine], ranks: int) -> float:
-        """Seconds of the optimizers, and of bringing their gradients together within a node."""
+        """Seconds of the optimizers, and of bringing their gradients together."""
         device, stage = self.device, self.experiment.training.zero_stage
         parameters = sum(e.updates * sum(p.numel() for p in e.module.parameters()) for e in engines.values())
         own = parameters / (ranks if stage else 1)
         seconds = own * _ADAM_BYTES[self.dtype] / (device.bytes_per_s * device.memory_efficiency)
-        if ranks > 1 and device.link_bytes_per_s:
-            sent = 2 * (ranks - 1) / ranks * parameters * self.dtype.itemsize
-            seconds += sent / device.link_bytes_per_s
-        return seconds
+        sent = 2 * (ranks - 1) / ranks * parameters * self.dtype.itemsize
+        return seconds + device.sending_seconds(sent, ranks)
 
     def held_bytes(self, stage: int, ranks: int) -> int:
         """What a rank holds all the time."""

@@ -58,5 +58,6 @@ def _assumed(device: Mapping[str, Any]) -> str:
         return "time: each operation at the rate of a convolution or a copy here, one after the other"
     return (
         f"assumed: {device['compute_efficiency']:.0%} of the data sheet's matrix rate and "
-        f"{device['memory_efficiency']:.0%} of its memory's, ranks within a node; nothing of it is measured"
+        f"{device['memory_efficiency']:.0%} of its memory's, "
+        "nodes of 8 ranks and 400 Gb/s a rank between them; nothing of it is measured"
     )

@@ -4,6 +4,9 @@ The iterations are geomloss's: symmetric updates, ε from the diameter² down to
 at the end. What differs is where the work lies. Features have half a million dimensions and a batch few
 samples, so each layer's points are read twice: once for their Gram matrix, from which every cost follows,
 and once for the gradient. All layers then iterate at once on matrices of the batch's size, in fp64.
+
+Over several ranks each has a slice of the features of all samples: Gram matrices add up over slices, every
+rank solves the same small problem, and the gradient of a slice goes back to the samples' own ranks.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from xr2ct.autocast import without_autocast
 from xr2ct.transport.dual_potentials import Schedule, solve
-from xr2ct.transport.global_batch import gather
+from xr2ct.transport.global_batch import from_slices, to_slices, total
 
 _SUMMED = 2048
 """Products that are summed in the points' own precision; such sums are added up in fp64."""
@@ -42,11 +45,11 @@ class SinkhornDivergence:
     def __call__(self, generated: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
         """Each layer's (b, features) of this rank → a scalar, the same on every rank.
 
-        Its gradient reaches `generated` by way of every rank: see `global_batch.gather`. NaN where a feature
-        is not finite.
+        Its gradient reaches `generated` by way of every rank, summed over them: averaging parameter gradients
+        over ranks, as DeepSpeed does, makes it exact again. NaN where a feature is not finite.
         """
-        x = [gather(at_least_fp32(layer)) for layer in generated]
-        y = [gather(at_least_fp32(layer.detach())) for layer in real]
+        x = [at_least_fp32(layer) for layer in generated]
+        y = [at_least_fp32(layer.detach()) for layer in real]
         blurs = self._blur if isinstance(self._blur, Sequence) else [self._blur] * len(x)
         widest = [_WIDEST * math.sqrt(layer.shape[1]) for layer in x]
         schedule = Schedule(tuple(blurs), tuple(widest), self._scaling)
@@ -59,26 +62,34 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, schedule: Schedule, *points: Tensor) -> Tensor:
-        x, y = points[: len(points) // 2], points[len(points) // 2 :]
+        sliced = [to_slices(layer) for layer in points]
+        x, y = sliced[: len(sliced) // 2], sliced[len(sliced) // 2 :]
         with without_autocast(x[0]):
-            grams, diameters = zip(*(_gram(a, b) for a, b in zip(x, y, strict=True)), strict=True)
-            costs = _costs(torch.stack(grams))
-            divergences, weights = solve(costs, torch.stack(diameters), schedule)
-        ctx.save_for_backward(weights, *points)
+            grams, squares = zip(*(_gram(a, b) for a, b in zip(x, y, strict=True)), strict=True)
+            gram, square = torch.stack(grams), torch.stack(squares)
+            summed = total(torch.cat([gram.flatten(), square]))
+            gram, square = summed[: gram.numel()].view_as(gram), summed[gram.numel() :]
+            divergences, weights = solve(_costs(gram), square.sqrt(), schedule)
+        ctx.save_for_backward(weights, *sliced)
+        ctx.features = [layer.shape[1] for layer in points]
         return divergences.sum().to(x[0].dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (slope,) = gradients
-        weights, *points = ctx.saved_tensors
-        x, y = points[: len(points) // 2], points[len(points) // 2 :]
+        slope = total(gradients[0])
+        weights, *sliced = ctx.saved_tensors
+        x, y = sliced[: len(sliced) // 2], sliced[len(sliced) // 2 :]
         with without_autocast(x[0]):
-            pulls = [_weighted(w * slope, a, b) for w, a, b in zip(weights, x, y, strict=True)]
+            pulls = [
+                from_slices(_weighted(w * slope, a, b), features)
+                for w, a, b, features in zip(weights, x, y, ctx.features, strict=False)
+            ]
         return (None, *pulls, *[None] * len(y))
 
 
 def _gram(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Inner products (2b, 2b) of both batches' points about a common centre, and the diameter of their box.
+    """Inner products (2b, 2b) of both batches' points about a common centre, and the square of their box's
+    diameter: sums over features both.
 
     About a centre, since a divergence of squared distances cancels: features far from the origin would lose
     its digits. Both in fp64.
@@ -95,7 +106,7 @@ def _gram(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         pieces = both[:, :whole].unflatten(1, (-1, _SUMMED)).transpose(0, 1)
         gram += torch.bmm(pieces, pieces.transpose(1, 2)).sum(0, dtype=torch.float64)
         gram += both[:, whole:] @ both[:, whole:].T
-    return gram, square.sqrt()
+    return gram, square
 
 
 def _weighted(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:

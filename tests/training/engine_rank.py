@@ -221,19 +221,18 @@ def adversary(ranks: Ranks) -> Any:
 
 
 def wrong(ranks: Ranks) -> Any:
-    """What two mistakes do to the gradients: each rank's own transport, and a gather without its adjoint."""
-    right = sinkhorn.gather
-
-    def detached(own: Tensor) -> Tensor:
-        parts = list(right(own.detach()).chunk(ranks.world_size))
-        parts[ranks.rank] = own
-        return torch.cat(parts)
-
+    """What two mistakes do to the gradients: each rank alone, and a gradient not summed over ranks."""
+    right = {name: getattr(sinkhorn, name) for name in ("to_slices", "from_slices", "total")}
+    alone = {"to_slices": lambda own: own, "from_slices": lambda sliced, _: sliced, "total": lambda own: own}
+    # The one scalar that is summed is the slope of the loss.
+    unsummed = {"total": lambda own: own if own.ndim == 0 else right["total"](own)}
     found = {}
-    for name, gather in {"each rank": lambda own: own, "detached": detached}.items():
-        sinkhorn.gather = gather
+    for name, mistake in {"each rank": alone, "unsummed": unsummed}.items():
+        for function, of in (right | mistake).items():
+            setattr(sinkhorn, function, of)
         found[name] = train(ranks, "fp32", torch.float64, steps=1)
-    sinkhorn.gather = right
+    for function, of in right.items():
+        setattr(sinkhorn, function, of)
     return found
 
 

@@ -236,8 +236,8 @@ def test_adversaries_are_those_of_one_process(
     assert {name: run["losses"][name] for name in losses} == pytest.approx(losses, rel=bound)
 
 
-@pytest.mark.parametrize("mistake", ["each rank", "detached"])
-def test_a_wrong_gather_would_be_seen(found: Callable[[int], Found], mistake: str) -> None:
+@pytest.mark.parametrize("mistake", ["each rank", "unsummed"])
+def test_a_wrong_exchange_would_be_seen(found: Callable[[int], Found], mistake: str) -> None:
     gradients, _, _ = _reference(1)
     assert _whole(found(2)["wrong"][mistake]["gradients"]["mapper"][0], gradients["mapper"][0]) > 0.05
 

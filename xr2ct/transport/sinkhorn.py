@@ -24,8 +24,9 @@ from xr2ct.transport.global_batch import from_slices, to_slices, total
 
 _SUMMED = 2048
 """Products that are summed in the points' own precision; such sums are added up in fp64."""
-_IN_A_CACHE, _ON_A_GPU = 2**18, 2**25
-"""Numbers that are worked on at once: as many as a core's cache holds, or enough to fill a GPU."""
+_IN_A_CACHE, _ON_A_GPU = 2**19, 2**25
+"""Numbers that are worked on at once: what cores' caches hold, and enough for each thread to be worth its
+start; or enough to fill a GPU."""
 _WIDEST = 16.0
 """Features are taken to spread over at most this in the root mean square of their dimensions. f's lie in
 [-1, 1]; wider ones start at a smaller ε than geomloss's would."""
@@ -118,7 +119,8 @@ def _weighted(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
     start = 0
     for both in _parts(x, y):
         stop = start + both.shape[1]
-        torch.mm(weights.to(x.dtype), both - both[0], out=out[:, start:stop])
+        both -= both[0].clone()
+        torch.mm(weights.to(x.dtype), both, out=out[:, start:stop])
         start = stop
     return out
 

@@ -108,6 +108,8 @@ def _kept(network: nn.Module, size: int) -> int:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.func import functional_call
 
+    from xr2ct.summary.tracing import kept_for_backward
+
     mode = FakeTensorMode()
     weights = {n: mode.from_tensor(p.detach().bfloat16()) for n, p in network.named_parameters()}
     buffers = {n: mode.from_tensor(b) for n, b in network.named_buffers()}
@@ -115,17 +117,7 @@ def _kept(network: nn.Module, size: int) -> int:
         x = torch.empty(1, 2, size, size, size, dtype=torch.bfloat16)
         for weight in weights.values():
             weight.requires_grad_()
-        without = {t.untyped_storage()._cdata for t in (x, *weights.values(), *buffers.values())}
-        # Held, for once freed an address would come again.
-        storages: dict[int, torch.UntypedStorage] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in without:
-                storages[storage._cdata] = storage
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with kept_for_backward([x, *weights.values(), *buffers.values()]) as storages:
             functional_call(network, {**weights, **buffers}, (x,))
     return sum(storage.nbytes() for storage in storages.values())
 

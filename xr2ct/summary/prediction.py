@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from xr2ct.methods.base import Method
 from xr2ct.projection.geometry import Geometry, named_geometry
 from xr2ct.summary.devices import HERE, Device, device_named
 from xr2ct.summary.fake import FakeEngine, batch_without_data, without_data
-from xr2ct.summary.tracing import Trace
+from xr2ct.summary.tracing import Trace, kept_for_backward
 from xr2ct.training.build import build_method
 from xr2ct.training.deepspeed_config import Precision
 from xr2ct.training.start import completed
@@ -213,30 +212,13 @@ def _geometry(experiment: Experiment) -> tuple[Geometry, float]:
 def _count(network: nn.Module, inputs: tuple[Tensor | None, ...]) -> dict[str, int]:
     """Of a pass forward."""
     besides = [t for t in (*inputs, *network.parameters(), *network.buffers()) if t is not None]
-    with Trace() as trace, _saved(besides) as storages:
+    with Trace() as trace, kept_for_backward(besides) as storages:
         network(*inputs)
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "flops": trace.flops,
         "saved_bytes": sum(storage.nbytes() for storage in storages.values()),
     }
-
-
-@contextmanager
-def _saved(besides: list[Tensor]) -> Iterator[dict[int, torch.UntypedStorage]]:
-    """The storages that autograd keeps for backward, each once, those of `besides` left out."""
-    without = {tensor.untyped_storage()._cdata for tensor in besides}
-    # By address, and held: once freed, an address would come again.
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in without:
-            storages[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield storages
 
 
 def _state_bytes(parameters: int, dtype: torch.dtype, stage: int, ranks: int) -> int:

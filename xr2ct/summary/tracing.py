@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,23 @@ class Trace(TorchDispatchMode):
         self._live[key] = weakref.ref(storage, freed)
         self.live_bytes += size
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+
+@contextmanager
+def kept_for_backward(besides: Iterable[Tensor]) -> Iterator[dict[int, torch.UntypedStorage]]:
+    """The storages that autograd keeps for backward, each once, those of `besides` left out."""
+    without = {tensor.untyped_storage()._cdata for tensor in besides}
+    # By address, and held: once freed, an address would come again.
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in without:
+            storages[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield storages
 
 
 def _bytes(tensor: Tensor) -> int:

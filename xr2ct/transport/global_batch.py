@@ -1,11 +1,10 @@
-"""The batch that all ranks hold together, as autograd sees it."""
+"""The batch that all ranks hold together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -46,21 +45,13 @@ def world_size() -> int:
 
 
 def gather(own: Tensor) -> Tensor:
-    """(b, …) of each rank → (ranks·b, …) in rank order, on every rank.
-
-    Backward is the exact adjoint, the sum over ranks of the gradients that each has for this rank's part.
-    A loss of the global batch, formed alike on every rank, so gets ranks × its gradient: what averaging
-    parameter gradients over ranks, as DeepSpeed does, makes exact again.
-    """
+    """(b, …) of each rank → (ranks·b, …) in rank order, on every rank. Without gradient."""
     if world_size() == 1:
         return own
-    if _supposed is not None:
-        _supposed.sent_bytes += (
-            (3 if own.requires_grad else 1) * (_supposed.ranks - 1) * own.nbytes
-        )  # by rings
-        return torch.cat([own] * _supposed.ranks)
-    gathered: Tensor = _Gather.apply(own)
-    return gathered
+    own = own.detach().contiguous()
+    parts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(parts, own)
+    return torch.cat(parts)
 
 
 def total(own: Tensor) -> Tensor:
@@ -105,19 +96,3 @@ def _exchange(parts: Tensor) -> Tensor:
     else:
         dist.all_to_all_single(received, parts)
     return received
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        own = own.contiguous()
-        parts = [torch.empty_like(own) for _ in range(world_size())]
-        dist.all_gather(parts, own)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gradient,) = gradients
-        summed = gradient.contiguous().clone()
-        dist.all_reduce(summed)
-        return summed.chunk(world_size())[dist.get_rank()]

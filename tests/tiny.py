@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xr2ct.run import Run
+
 STEPS = 12
 
 
@@ -41,3 +43,8 @@ def tiny_experiment(
         # A component's keys go with its name.
         values[section] = dict(keys) if "name" in keys else {**values.get(section, {}), **keys}
     return values
+
+
+def losses(run: Run) -> list[dict[str, float]]:
+    """What each step wrote, but for what another run of the same differs in: the time and memory it took."""
+    return [{k: v for k, v in r.items() if k not in ("seconds", "memory_bytes")} for r in run.metrics()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tiny import STEPS
-from trials import Trials, Undisturbed, assert_whole, losses
+from tiny import STEPS, losses
+from trials import Trials, Undisturbed, assert_whole
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 from bed import Bed, lines_of, wait_until
-from tiny import tiny_experiment
+from tiny import losses, tiny_experiment
 
 from xr2ct.projection.geometry import Geometry
 from xr2ct.run import Run
@@ -191,11 +191,6 @@ class Undisturbed:
         for process in self._processes:
             process.kill()
             process.wait()
-
-
-def losses(run: Run) -> list[dict[str, float]]:
-    """What each step wrote, but for the time that it took."""
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in run.metrics()]
 
 
 def assert_same_run(run: Run, reference: Run) -> None:

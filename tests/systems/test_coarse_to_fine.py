@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic_store import write_store
-from test_systems import as_if_lost_in_step_3, losses
+from test_systems import as_if_lost_in_step_3
+from tiny import losses
 from trainer import Trainer
 
 from xr2ct.evaluation.results import read_results

@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 import pytest
+from tiny import losses
 from trainer import Trainer
 
 from xr2ct.evaluation.results import read_results
@@ -98,8 +99,3 @@ def as_if_lost_in_step_3(whole: Run) -> Run:
     shutil.copytree(whole.path, lost.path, symlinks=True)
     shutil.rmtree(lost.checkpoint(3))
     return lost
-
-
-def losses(run: Run) -> list[dict[str, float]]:
-    """What each step wrote, but for the time that it took."""
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in run.metrics()]

@@ -11,17 +11,13 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import pytest
+from tiny import losses
 
 from xr2ct.run import Run
 from xr2ct.store import Store
 
 # The fixture `trainer` is conftest's Trainer.
 Trainer = Any
-
-
-def losses(run: Run) -> list[dict[str, float]]:
-    """What each step wrote, but for the time that it took."""
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in run.metrics()]
 
 
 def lines(run: Run) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import losses
 
 from xr2ct.errors import STOPPED, Superseded
 from xr2ct.run import Run
@@ -90,10 +91,6 @@ def signal_when(
     for process in attempt:
         process.join(120)
     return [process.exitcode for process in attempt]
-
-
-def losses(run: Run) -> list[dict[str, float]]:
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in run.metrics()]
 
 
 def lines(run: Run) -> int:

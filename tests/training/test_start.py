@@ -38,7 +38,7 @@ def begun(experiment: Experiment, folder: Path) -> Run:
     """A run with a checkpoint, as one rank leaves it."""
     run = Run(folder / "run")
     store, _ = start.open_training_data(experiment)
-    resolved = start.resolve(experiment, store, ONE, "fp32")
+    resolved = start.resolve(run, experiment, store, ONE, "fp32")
     fence = Fence(run, 1)
     run.path.mkdir()
     start.write_config(run, experiment.model_copy(update={"resolved": resolved}), fence)

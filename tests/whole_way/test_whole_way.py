@@ -260,7 +260,8 @@ import sys
 for name in {REFUSED}:
     sys.modules[name] = None
 from xr2ct.cli import main
-sys.exit(main(["reconstruct", {str(whole_way.run / "best")!r}, *{views(xrays)!r}, "--memory-gb", "4", "--out", {str(out)!r}]))
+told = ["--memory-gb", "4", "--out", {str(out)!r}]
+sys.exit(main(["reconstruct", {str(whole_way.run / "best")!r}, *{views(xrays)!r}, *told]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

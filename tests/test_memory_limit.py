@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import resolved
 
 from xr2ct import memory_limit
-from xr2ct.config import Experiment, Resolved
+from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.memory_limit import GB, fit
 from xr2ct.models.mapper import build_mapper
@@ -29,14 +30,7 @@ def _stages(**keys: Any) -> Stages:
     experiment = Experiment(
         name="test",
         mapper={"name": "unet", "channels": (4, 8)},
-        resolved=Resolved(
-            precision="fp32",
-            world_size=1,
-            geometry=GEOMETRY.as_attributes(),
-            cube_mm=320.0,
-            stores={},
-            versions={},
-        ),
+        resolved=resolved(GEOMETRY),
         **keys,
     )
     return Stages(build_mapper(experiment, GEOMETRY, 320.0).eval(), experiment)

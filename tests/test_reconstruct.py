@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import resolved
 
-from xr2ct.config import Experiment, Resolved, dump
+from xr2ct.config import Experiment, dump
 from xr2ct.models.mapper import build_mapper
 from xr2ct.projection.geometry import Geometry
 from xr2ct.projection.views import scale_views
@@ -34,14 +35,7 @@ def _checkpoint(folder: Path, **lift: str) -> Path:
         data={"size": 16, "views": [90, 0]},
         lift=lift,
         mapper={"name": "unet", "channels": (4, 8)},
-        resolved=Resolved(
-            precision="fp32",
-            world_size=1,
-            geometry=GEOMETRY.as_attributes(),
-            cube_mm=320.0,
-            stores={},
-            versions={},
-        ),
+        resolved=resolved(GEOMETRY),
     )
     folder.mkdir()
     save_file(build_mapper(experiment, GEOMETRY, 320.0).state_dict(), folder / "mapper.safetensors")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import resolved
 from torch import Tensor
 
-from xr2ct.config import Experiment, Resolved, dump
+from xr2ct.config import Experiment, dump
 from xr2ct.errors import UserError
 from xr2ct.models.mapper import build_mapper
 from xr2ct.projection.geometry import Geometry
@@ -26,14 +27,7 @@ def _checkpoint(folder: Path, **keys: Any) -> Path:
     experiment = Experiment(
         name="test",
         mapper={"name": "unet", "channels": (4, 8)},
-        resolved=Resolved(
-            precision="fp32",
-            world_size=1,
-            geometry=GEOMETRY.as_attributes(),
-            cube_mm=320.0,
-            stores={},
-            versions={},
-        ),
+        resolved=resolved(GEOMETRY),
         **keys,
     )
     folder.mkdir(parents=True)

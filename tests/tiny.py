@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xr2ct.config import Resolved
+from xr2ct.projection.geometry import Geometry
 from xr2ct.run import Run
 
 STEPS = 12
@@ -48,3 +50,15 @@ def tiny_experiment(
 def losses(run: Run) -> list[dict[str, float]]:
     """What each step wrote, but for what another run of the same differs in: the time and memory it took."""
     return [{k: v for k, v in r.items() if k not in ("seconds", "memory_bytes")} for r in run.metrics()]
+
+
+def resolved(geometry: Geometry) -> Resolved:
+    """What training would have found out, for a checkpoint that nobody has trained."""
+    return Resolved(
+        precision="fp32",
+        world_size=1,
+        geometry=geometry.as_attributes(),
+        cube_mm=320.0,
+        stores={},
+        versions={},
+    )

@@ -187,6 +187,41 @@ class Training(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+Doubt = Literal["samples", "ensemble", "views"]
+"""Where different volumes of the same X-rays come from: the mapper's own draws, the checkpoints of the run,
+or the views but one."""
+
+
+class Way(Section):
+    """How a volume is made of a checkpoint: what is done beside one pass of the mapper.
+
+    Of each way a checkpoint has results of its own.
+    """
+
+    align: int = Field(0, ge=0)
+    """Rounds of estimating how the patient lay in each view but the first, and mapping again; 0 takes every
+    view as taken where the geometry says."""
+    refine: int = Field(0, ge=0)
+    """Most steps towards agreement with the X-rays that came in."""
+    samples: int = Field(1, ge=1)
+    """Volumes that are drawn, of which the mean is taken."""
+    doubt: Doubt | None = None
+    """What the voxel-wise standard deviation is taken over; none where unset."""
+
+    @model_validator(mode="after")
+    def _drawn(self) -> Way:
+        if self.doubt == "samples" and self.samples < 2:
+            raise ValueError(f"doubt: samples: needs at least 2 samples, got {self.samples}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """As in the names of results, ``align-5+refine-20``; empty for the mapper alone."""
+        told = [("align", self.align), ("refine", self.refine), ("samples", self.samples - 1 and self.samples)]
+        parts = [f"{name}-{number}" for name, number in told if number]
+        return "+".join(parts + [f"doubt-{self.doubt}"] * bool(self.doubt))
+
+
 class Evaluation(Section):
     """What is scored, and how."""
 
@@ -195,6 +230,16 @@ class Evaluation(Section):
     batch: int = Field(4, ge=1)
     reprojection: bool = True
     """Project each reconstruction again and compare with the X-ray that came in."""
+    ways: tuple[Way, ...] = ()
+    """Further ways of making each checkpoint's volumes, which are scored beside the mapper's own."""
+
+    @field_validator("ways")
+    @classmethod
+    def _ways(cls, value: tuple[Way, ...]) -> tuple[Way, ...]:
+        labels = [way.label for way in value]
+        if "" in labels or len(set(labels)) != len(labels):
+            raise ValueError("expected ways that differ from one another and from the mapper alone")
+        return value
 
     @field_validator("cohorts")
     @classmethod

@@ -217,8 +217,8 @@ class Way(Section):
     @property
     def label(self) -> str:
         """As in the names of results, ``align-5+refine-20``; empty for the mapper alone."""
-        told = [("align", self.align), ("refine", self.refine), ("samples", self.samples - 1 and self.samples)]
-        parts = [f"{name}-{number}" for name, number in told if number]
+        numbers = {"align": self.align, "refine": self.refine, "samples": self.samples * (self.samples > 1)}
+        parts = [f"{name}-{number}" for name, number in numbers.items() if number]
         return "+".join(parts + [f"doubt-{self.doubt}"] * bool(self.doubt))
 
 

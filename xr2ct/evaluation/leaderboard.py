@@ -126,5 +126,5 @@ def _parse(line: dict[str, str]) -> dict[str, Any]:
         **line,
         "step": int(step) if step.isdigit() else step,
         "patients": int(line["patients"]),
-        **{column: float(line[column]) if line[column] else None for column in COLUMNS},
+        **{column: float(cell) if (cell := line.get(column)) else None for column in COLUMNS},
     }

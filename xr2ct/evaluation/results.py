@@ -18,10 +18,11 @@ from typing import Any
 
 from xr2ct.cohorts.catalogue import NAME
 from xr2ct.cohorts.names import SPLITS
-from xr2ct.evaluation import metrics, once, reprojection
+from xr2ct.evaluation import doubt, metrics, once, reprojection
 from xr2ct.run import Run, step_of, write_atomically
 
-COLUMNS = (*metrics.COLUMNS, *reprojection.COLUMNS)
+COLUMNS = (*metrics.COLUMNS, *reprojection.COLUMNS, *doubt.COLUMNS)
+"""Metrics by name. A file that was written before one of them was known is read without it."""
 LABELS = ("case", "patient", "views", "scaling", "weights", "store")
 """`patient`: the store's; one may have several cases. `views`: angles in degrees in the order of the mapper's
 channels, as ``90+0``. `scaling`: what 0 and 1 are, ``window`` for the ends of the HU window, ``minmax`` for
@@ -146,14 +147,17 @@ def read_rows(path: Path) -> list[Row] | None:
     except FileNotFoundError:
         return None
     head, *lines = list(csv.reader(io.StringIO(text))) or [[]]
-    labels = next((known for known in (LABELS, _FIRST_LABELS) if head == [*known, *COLUMNS]), None)
+    labels = next((known for known in (LABELS, _FIRST_LABELS) if head[: len(known)] == [*known]), None)
     if labels is None or not text.endswith("\n") or any(len(line) != len(head) for line in lines):
         return None
     n = len(labels)
+    columns = head[n:]
+    if metrics.PRIMARY not in columns or columns != [name for name in COLUMNS if name in columns]:
+        return None
     return [
-        {"patient": ""}
+        {"patient": "", **dict.fromkeys(COLUMNS, math.nan)}
         | dict(zip(labels, line[:n], strict=True))
-        | {name: float(cell) if cell else math.nan for name, cell in zip(COLUMNS, line[n:], strict=True)}
+        | {name: float(cell) if cell else math.nan for name, cell in zip(columns, line[n:], strict=True)}
         for line in lines
     ]
 

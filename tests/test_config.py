@@ -44,6 +44,8 @@ def test_a_base_of_itself_is_refused(config: Path) -> None:
         ("traning.steps=3", "unknown key 'traning': did you mean 'training'"),
         ("training.step=3", "unknown key 'training.step': did you mean 'steps'"),
         ("training.ema.evry=3", "unknown key 'training.ema.evry': did you mean 'every'"),
+        ("coarse={run: r, size: 16, stp: 3}", "unknown key 'coarse.stp': did you mean 'step'"),
+        ("evaluation.ways=[{refin: 3}]", "unknown key 'evaluation.ways.0.refin': did you mean 'refine'"),
         ("training.steps=many", "training.steps: .*integer.*'many'"),
         ("training.zero_stage=4", "training.zero_stage: .*3"),
         ("data.views=[]", "data.views: expected at least one view"),

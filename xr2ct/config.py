@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -453,14 +453,22 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _describe(model: type[BaseModel], error: Mapping[str, Any]) -> str:
     """One validation error as ``key: what is wrong, with the nearest valid key``."""
-    *parents, leaf = [str(part) for part in error["loc"]] or [""]
-    key = ".".join([*parents, leaf])
+    *parents, leaf = error["loc"] or [""]
+    key = ".".join(map(str, [*parents, leaf]))
     if error["type"] == "extra_forbidden":
         section: Any = model
         for parent in parents:
-            section = section.model_fields[parent].annotation
-        return f"unknown key {key!r}: {nearest(leaf, section.model_fields)}"
+            if isinstance(parent, str):  # a number is a place in a list
+                section = _section(section.model_fields[parent].annotation)
+        return f"unknown key {key!r}: {nearest(str(leaf), section.model_fields)}"
     message = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
     told = "" if isinstance(given, Mapping) or error["type"] == "missing" else f", got {given!r}"
     return f"{key}: {message}{told}" if key else f"{message}{told}"
+
+
+def _section(annotation: Any) -> Any:
+    """What a field is, may be, or holds several of; None where that is no section."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)

@@ -16,12 +16,12 @@ def component(package: str, name: str) -> ModuleType:
     """
     modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
     files = {m.name.replace("_", "-"): f"{package}.{m.name}" for m in modules}
-    module = importlib.import_module(files[name]) if name in files else None
+    module = importlib.import_module(files[name]) if isinstance(name, str) and name in files else None
     if module is not None and _is_component(module):
         return module
     valid = [other for other, path in files.items() if _is_component(importlib.import_module(path))]
     kind = package.rsplit(".", 1)[-1]
-    raise UserError(f"unknown name {name!r} in {kind}: {nearest(name, valid)}")
+    raise UserError(f"unknown name {name!r} in {kind}: {nearest(str(name), valid)}")
 
 
 def _is_component(module: ModuleType) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from xr2ct.evaluation.reprojection import project_unit
 from xr2ct.projection.geometry import Geometry
+from xr2ct.reconstruction.pose import Pose, move
 from xr2ct.window import HuWindow
 
 
@@ -20,13 +22,29 @@ class Beams:
     cube_mm: float
     """Side of the volume."""
     window: HuWindow
+    poses: tuple[Pose, ...] | None = None
+    """How the patient lay in each view; as the geometry says in all of them where None."""
 
     def project(self, unit: Tensor) -> Tensor:
         """Line integrals (view, row, col) of a volume (z, y, x) on the unit window, clipped to it.
 
-        Differentiable with respect to the volume; float32 or float64, on the volume's device.
+        With poses, those of the patient moved for each view. Differentiable with respect to the volume;
+        float32 or float64, on the volume's device.
         """
-        return project_unit(unit[None], self.window, self.cube_mm, self.geometry, self.angles_deg)[0]
+        if self.poses is None:
+            return self._project(unit[None], self.angles_deg)[0]
+        unit = unit.clamp(0, 1)
+        views = [
+            self._project((unit if pose.still else self._moved(unit, pose))[None], (angle,))[0]
+            for angle, pose in zip(self.angles_deg, self.poses, strict=True)
+        ]
+        return torch.cat(views)
+
+    def _moved(self, unit: Tensor, pose: Pose) -> Tensor:
+        return move(unit, unit.new_tensor(pose.motion), self.cube_mm)
+
+    def _project(self, units: Tensor, angles_deg: tuple[float, ...]) -> Tensor:
+        return project_unit(units, self.window, self.cube_mm, self.geometry, angles_deg)
 
 
 @dataclass(frozen=True)

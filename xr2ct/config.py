@@ -102,8 +102,121 @@ class Data(Section):
         return {check_cohort(cohort): patients for cohort, patients in value.items()}
 
 
+Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+"""Least and most of what is drawn."""
+
+
+class Randomised(Section):
+    """Effects that are each off where null or 0, drawn anew for each place in the sequence of samples."""
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _ordered(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise ValueError("expected [least, most]")
+        return value
+
+
+class Detector(Randomised):
+    """What a detector and its processing make of line integrals, in training alone (`loading/detector.py`).
+
+    Noise, scatter, grid, collimation are drawn for each view; exposure, blur, gamma and window for each
+    patient, whose pictures come from one machine.
+    """
+
+    probability: float = Field(1.0, ge=0, le=1)
+    """Of samples that pass through it; the others stay line integrals."""
+    scatter: Range | None = None
+    """Scattered over primary radiation behind the patient."""
+    scatter_mm: float = Field(40.0, gt=0)
+    """Standard deviation of the scatter's spread on the detector."""
+    grid: Range | None = None
+    """Share of the beam that an anti-scatter grid out of its place keeps back at the side that loses most."""
+    grid_lines: Range | None = None
+    """Depth of the lines that the grid leaves, as a share of the beam."""
+    exposure: Range | None = None
+    """Photons a pixel where nothing stands in the beam, drawn by its logarithm: quantum noise."""
+    electronic: Range | None = None
+    """Standard deviation of read-out noise, in photons a pixel."""
+    blur_mm: Range | None = None
+    """Standard deviation of the detector's blur."""
+    gamma: Range | None = None
+    """Power of the tone curve, drawn by its logarithm."""
+    window: Range | None = None
+    """Percent of the pixels that are clipped to black, and as many again to white."""
+    collimation: Range | None = None
+    """Share of the picture that each of four blades covers."""
+    collimation_probability: float = Field(1.0, ge=0, le=1)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is any effect."""
+        effects = (self.scatter, self.grid, self.grid_lines, self.exposure, self.blur_mm, self.gamma)
+        return self.probability > 0 and any((*effects, self.window, self.collimation))
+
+    @model_validator(mode="after")
+    def _logarithms(self) -> Detector:
+        for name in ("exposure", "gamma"):
+            drawn = getattr(self, name)
+            if drawn and drawn[0] <= 0:
+                raise ValueError(f"{name}: expected figures above 0, got {list(drawn)}")
+        if self.electronic and not self.exposure:
+            raise ValueError("electronic: is counted in photons, so it needs exposure")
+        shares = {"grid": 1.0, "grid_lines": 1.0, "collimation": 0.5, "window": 50.0}
+        for name, most in shares.items():
+            drawn = getattr(self, name)
+            if drawn and drawn[1] >= most:
+                raise ValueError(f"{name}: expected figures below {most:g}, got {list(drawn)}")
+        return self
+
+
+class Pose(Randomised):
+    """Where tube and patient were otherwise than the geometry says, in training alone (`loading/pose.py`).
+
+    Each view has its own draw, as of a patient who moved in between; the table is the same in all of them.
+    The pictures are moved in their plane, which is right for what lies at the isocentre's depth.
+    """
+
+    probability: float = Field(1.0, ge=0, le=1)
+    sid_mm: Range | None = None
+    """Source to detector, the patient staying where he is before the detector."""
+    shift_mm: float = Field(0.0, ge=0)
+    """Largest shift of the patient along columns, rows and beam, each."""
+    rotation_deg: float = Field(0.0, ge=0)
+    """Largest rotation of the patient in the plane of the picture."""
+    turn_deg: float = Field(0.0, ge=0)
+    """Largest rotation about each of the two axes in the picture; needs `reproject`."""
+    reproject: int | None = Field(None, ge=16)
+    """Side in voxels of the store's volume that is projected as it was and as it is, the difference being
+    added to the picture: right at every depth, at the price of two projections a view."""
+    table: Range | None = None
+    """Thickness in mm of water that attenuates as a table behind the patient does."""
+    table_y_mm: Range = (120.0, 170.0)
+    """From the isocentre back to the table's front."""
+    table_probability: float = Field(0.5, ge=0, le=1)
+
+    @property
+    def moves(self) -> bool:
+        """Whether tube or patient are ever elsewhere."""
+        return bool(self.sid_mm or self.shift_mm or self.rotation_deg or self.turn_deg)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is any effect."""
+        return self.probability > 0 and (self.moves or bool(self.table))
+
+    @model_validator(mode="after")
+    def _turned(self) -> Pose:
+        if self.turn_deg and self.reproject is None:
+            raise ValueError("turn_deg: no picture can be turned so in its plane; set reproject, as 64")
+        return self
+
+
 class Augmentation(Section):
-    """Of training X-rays; one draw for all views of a patient."""
+    """Of training X-rays; contrast, rotation and flip are one draw for all views of a patient.
+
+    `pose` and `detector` change line integrals, before they are scaled, and so before the contrast.
+    """
 
     contrast: tuple[float, float] | None = (0.5, 1.5)
     """Range of the factor about the picture's mean; off where null."""
@@ -113,6 +226,8 @@ class Augmentation(Section):
     flip: Literal["patient", "xray", "none"] = "patient"
     """`patient` mirrors volume and views together; `xray` the pictures alone, as the paper does."""
     flip_probability: float = Field(0.5, ge=0, le=1)
+    detector: Detector = Detector()
+    pose: Pose = Pose()
 
 
 class Lift(Section):
@@ -133,7 +248,8 @@ class Coarse(Section):
     """The stage before: a run whose reconstruction of the whole chest is a further input, up-sampled."""
 
     run: Path
-    """Of coarser volumes of the same X-rays; its checkpoint is copied into this run when that begins."""
+    """Of volumes of the same X-rays, coarser or of the same size; its checkpoint is copied into this run
+    when that begins."""
     size: int = Field(ge=16)
     """That run's `data.size`."""
     step: Literal["best", "last"] | int = "best"
@@ -287,7 +403,7 @@ class Experiment(Section):
     augmentation: Augmentation = Augmentation()
     lift: Lift = Lift()
     coarse: Coarse | None = None
-    """Coarse to fine: the stage before, where there is one."""
+    """The stage before, where there is one: of coarser volumes, or of the same size to start from."""
     mapper: dict[str, Any] = {"name": "swin-unetr"}
     """`name` of a network in xr2ct/models/, and its keys."""
     method: dict[str, Any] = {"name": "neural-ot"}
@@ -324,8 +440,10 @@ class Experiment(Section):
         data, coarse = self.data, self.coarse
         if coarse is None:
             return self
-        if coarse.size >= data.size or data.size % coarse.size:
-            raise ValueError(f"coarse.size ({coarse.size}) must be a part of data.size ({data.size})")
+        if data.size % coarse.size:
+            raise ValueError(
+                f"coarse.size ({coarse.size}) must be data.size ({data.size}) or a whole part of it"
+            )
         if data.scaling != "window":
             raise ValueError(f"coarse: needs data.scaling: window, got {data.scaling}")
         side = self.context_side

@@ -12,7 +12,7 @@ import numpy as np
 
 from xr2ct.config import Augmentation
 from xr2ct.errors import UserError
-from xr2ct.seeds import generator
+from xr2ct.seeds import derive_seed, generator
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Sample:
     origin: tuple[int, int, int] | None = None
     """The voxel z, y, x at which its sub-volume begins in the volume as the network sees it, flipped where
     `flip` says so; None for the whole."""
+    machine: int | None = None
+    """Seed of the pose and detector with which its X-rays are taken; None for line integrals as stored."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Order:
         contrast, rotated, angle, flipped = generator(self._seed, "augment", position).random(4)
         low, high = told.contrast or (1.0, 1.0)
         places = self._places
+        otherwise = told.pose.on or told.detector.on
         return Sample(
             position,
             case,
@@ -78,6 +81,7 @@ class Order:
             angle_deg=told.rotation_deg * (2 * angle - 1) if rotated < told.rotation_probability else 0.0,
             flip=told.flip != "none" and flipped < told.flip_probability,
             origin=places.draw(generator(self._seed, "window", position)) if places else None,
+            machine=derive_seed(self._seed, "machine", position) if otherwise else None,
         )
 
     def share(self, step: int, batch: int, rank: int, world_size: int) -> list[Sample]:

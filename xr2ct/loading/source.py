@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from xr2ct.config import Augmentation, Data
 from xr2ct.errors import UserError, nearest
+from xr2ct.loading.machine import Machine
 from xr2ct.loading.order import Sample
 from xr2ct.projection.geometry import mirror_angle
 from xr2ct.projection.views import scale_views
@@ -53,6 +55,12 @@ class Source:
             raise UserError(f"{store.path}: no X-rays of data.geometry {data.geometry!r}; {hint}")
         self._store, self._cases, self._data = store, cases, data
         self._context_side, self._coarse = context_side, coarse
+        self._machine = Machine(augmentation, store.geometries[data.geometry], store.cube_mm)
+        self._whole_side = augmentation.pose.reproject or data.size
+        if self._whole_side not in store.sizes:
+            raise UserError(
+                f"{store.path}: no volumes of augmentation.pose.reproject {self._whole_side}; valid: {held}"
+            )
         self._angles = _held(store, data.geometry, data.views, "ingest with it, or change data.views")
         self._mirrored = self._angles
         self._flips_patients = augmentation.flip == "patient"
@@ -83,6 +91,9 @@ class Source:
             volumes["context"] = self._store.volume(case, self._context_side)
         angles = self._mirrored if sample.flip else self._angles
         views = self._store.xray(case, self._data.geometry, angles)
+        if sample.machine is not None:
+            whole = partial(self._store.volume, case, self._whole_side)
+            views = self._machine.take(views, angles, whole, sample.machine)
         return volumes, scale_views(views, self._data.xray_scale)
 
     def _ct(self, case: Case, sample: Sample) -> np.ndarray:

@@ -97,7 +97,7 @@ def pass_bytes(stages: Stages, choice: _Choice) -> float:
         trace.leave_out([*mapper.parameters(), *mapper.buffers()])
         mapper(
             torch.empty(n, len(experiment.data.views), pixels, pixels),
-            torch.zeros(n, 2, dtype=torch.int64),
+            torch.zeros(n, 2, dtype=torch.int64, device="cpu"),  # what is drawn by them are numbers
             None if choice.tiling is None else torch.zeros(n, 3, dtype=torch.int64),
             None if coarse is None else torch.empty(n, 1, *(coarse.size,) * 3),
         )

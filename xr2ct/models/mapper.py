@@ -10,13 +10,15 @@ reconstruction (`coarse`): both are further channels after the views'.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from xr2ct.config import Experiment, validate
 from xr2ct.errors import UserError
 from xr2ct.models.initial import seeded_weights
-from xr2ct.models.lift import Lift, RepeatLift, Windows, build_lift
+from xr2ct.models.lift import Lift, NoiseLift, RepeatLift, Windows, build_lift
 from xr2ct.models.surroundings import Surroundings
 from xr2ct.projection.geometry import Geometry
 from xr2ct.registry import component
@@ -55,24 +57,46 @@ class Mapper(nn.Module):
         volume: Tensor
         if self.lift is None:
             volume = self.backbone(views, seeds)
-            return volume
-        windows = None
-        if origins is not None:
-            assert self.side is not None, "a sub-volume has a side"
-            windows = Windows(origins, self.side)
-        dtype = next(self.backbone.parameters()).dtype
-        x = self.lift(views, seeds, windows).to(dtype)
-        if self.surroundings is not None:
-            x = torch.cat([x, self.surroundings(coarse, windows).to(dtype)], dim=1)
-        volume = self.backbone(x)
+        else:
+            volume = self.backbone(self.channels(views, seeds, self.windows(origins), coarse))
         return volume
 
+    def channels(
+        self, views: Tensor, seeds: Tensor | None, windows: Windows | None, coarse: Tensor | None
+    ) -> Tensor:
+        """(b, channels, z, y, x) in the precision of the weights: what a backbone behind a lift is given."""
+        assert self.lift is not None
+        dtype = next(self.backbone.parameters()).dtype
+        x: Tensor = self.lift(views, seeds, windows).to(dtype)
+        if self.surroundings is not None:
+            x = torch.cat([x, self.surroundings(coarse, windows).to(dtype)], dim=1)
+        return x
 
-def build_mapper(experiment: Experiment, geometry: Geometry, cube_mm: float) -> Mapper:
+    def windows(self, origins: Tensor | None) -> Windows | None:
+        if origins is None:
+            return None
+        assert self.side is not None, "a sub-volume has a side"
+        return Windows(origins, self.side)
+
+    @property
+    def draws(self) -> bool:
+        """Whether other seeds make another volume of the same views."""
+        return isinstance(self.lift, NoiseLift)
+
+
+def build_mapper(
+    experiment: Experiment,
+    geometry: Geometry,
+    cube_mm: float,
+    made: Callable[..., Mapper] = Mapper,
+    further_channels: int = 0,
+) -> Mapper:
     """The mapper of an experiment, with its initial weights.
 
-    `UserError` for an unknown network, a wrong key of it, or a size or a part of a volume that it cannot
-    take.
+    made: its class, or what is called like it. further_channels: that its backbone, which then has to take
+    volumes, is given beside the views and the surroundings. `UserError` for an unknown network, a wrong key
+    of it, or a size or a part of a volume that it cannot take. Of a method that makes its mapper otherwise
+    `methods.mappers.mapper_of` gives the whole.
     """
     data = experiment.data
     keys = dict(experiment.mapper)
@@ -90,10 +114,15 @@ def build_mapper(experiment: Experiment, geometry: Geometry, cube_mm: float) -> 
                     f"mapper {name} takes whole views: neither data.window nor coarse goes with it; "
                     "swin-unetr, unet and segresnet take both"
                 )
-            return Mapper(None, module.build(config, data.views, geometry, data.size))
-        channels = len(data.views) + (0 if surroundings is None else surroundings.channels)
+            if further_channels:
+                raise UserError(
+                    f"mapper {name} takes whole views; method {experiment.method['name']} needs a network "
+                    "that takes volumes: swin-unetr, unet or segresnet"
+                )
+            return made(None, module.build(config, data.views, geometry, data.size))
+        channels = len(data.views) + (0 if surroundings is None else surroundings.channels) + further_channels
         backbone = module.build(config, in_channels=channels, size=data.side)
     lift = build_lift(experiment, geometry, cube_mm)
     if isinstance(lift, RepeatLift) and hasattr(backbone, "repeated"):
         backbone.repeated = lift.axes  # it convolves pictures in place of volumes
-    return Mapper(lift, backbone, data.side, surroundings)
+    return made(lift, backbone, data.side, surroundings)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from xr2ct.config import Experiment, validate
+from xr2ct.config import Experiment
 from xr2ct.methods.base import Method
+from xr2ct.methods.mappers import method_of
 from xr2ct.projection.geometry import Geometry
-from xr2ct.registry import component
 from xr2ct.run import Run
 from xr2ct.seeds import derive_seed
 from xr2ct.store import Store
@@ -50,20 +50,18 @@ def build(run: Run, experiment: Experiment, store: Store, ranks: Ranks, fence: F
 
 def build_method(experiment: Experiment, geometry: Geometry, cube_mm: float) -> Method:
     """The method that the experiment names; `UserError` for what it cannot take."""
-    keys = dict(experiment.method)
-    name = keys.pop("name")
-    module = component("xr2ct.methods", name)
-    method: Method = module.build(
-        validate(module.Config, keys, f"method {name}"), experiment, geometry, cube_mm
-    )
+    module, config = method_of(experiment)
+    method: Method = module.build(config, experiment, geometry, cube_mm)
     return method
 
 
 def choose_precision(experiment: Experiment, method: Method, geometry: Geometry, ranks: Ranks) -> Precision:
-    """As configured; `auto` is the faster one here, on random views of a micro-batch's shape."""
-    training = experiment.training
+    """As configured; `auto` is the faster one here, on random inputs of a micro-batch's shape."""
+    training, data, coarse = experiment.training, experiment.data, experiment.coarse
     if training.precision != "auto":
         return training.precision
-    micro_batch = training.batch // (ranks.world_size * training.accumulation)
-    shape = (micro_batch, len(experiment.data.views), geometry.pixels, geometry.pixels)
-    return faster_precision(method.networks["mapper"], torch.rand(shape, device=ranks.device))
+    n = training.batch // (ranks.world_size * training.accumulation)
+    views = torch.rand(n, len(data.views), geometry.pixels, geometry.pixels, device=ranks.device)
+    origins = None if data.window is None else torch.zeros(n, 3, dtype=torch.int64, device=ranks.device)
+    before = None if coarse is None else torch.rand(n, 1, *(coarse.size,) * 3, device=ranks.device)
+    return faster_precision(method.networks["mapper"], views, None, origins, before)

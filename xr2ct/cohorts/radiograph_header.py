@@ -13,6 +13,9 @@ from pydicom.multival import MultiValue
 from xr2ct.cohorts.refused import Refused
 from xr2ct.cohorts.vocabulary import manufacturer
 
+_EDGES = ("Shape", "LeftVerticalEdge", "RightVerticalEdge", "UpperHorizontalEdge", "LowerHorizontalEdge")
+_ROUND = ("CenterOfCircular", "RadiusOfCircular", "VerticesOfThePolygonal")
+
 ATTRIBUTES = [
     "Modality",
     "PresentationIntentType",
@@ -44,6 +47,8 @@ ATTRIBUTES = [
     "PixelPaddingRangeLimit",
     "FieldOfViewRotation",
     "FieldOfViewHorizontalFlip",
+    *(f"{blade}{end}" for blade in ("Shutter", "Collimator") for end in _EDGES),
+    *(f"{start}{blade}" for blade in ("Shutter", "Collimator") for start in _ROUND),
     "Grid",
     "DetectorType",
     "KVP",
@@ -123,6 +128,7 @@ def attributes_of(header: Dataset) -> dict[str, Any]:
         "source_to_patient_mm": _positive(header, "DistanceSourceToPatient"),
         "field_of_view_rotation_deg": _number(header, "FieldOfViewRotation"),
         "field_of_view_flipped": _term(header, "FieldOfViewHorizontalFlip") == "YES",
+        "openings": [*_openings(header, "Shutter"), *_openings(header, "Collimator")],
         **_values(header),
         "grid": [term for term in words(header, "Grid") if term in _TERMS["Grid"]],
         "detector": _term(header, "DetectorType").lower(),
@@ -201,6 +207,25 @@ def _spacing(
     if pixel:
         return pixel, "unstated"
     return (film, "film") if film else (None, "")
+
+
+def _openings(header: Dataset, blade: str) -> list[dict[str, list[float]]]:
+    """What a shutter or a collimator leaves open, in rows and columns from 1 (PS3.3 C.7.6.11, C.8.7.3).
+
+    `edges` are the left, right, upper and lower one; `circle` its centre's row and column, and its radius;
+    `polygon` rows and columns in turn. Several are to hold at once.
+    """
+    shapes = words(header, f"{blade}Shape")
+    edges = [_numbers(header, f"{blade}{end}") for end in _EDGES[1:]]
+    centre, radius, vertices = (_numbers(header, f"{start}{blade}") for start in _ROUND)
+    openings = []
+    if "RECTANGULAR" in shapes and all(len(edge) == 1 for edge in edges):
+        openings.append({"edges": [edge[0] for edge in edges]})
+    if "CIRCULAR" in shapes and len(centre) == 2 and len(radius) == 1:
+        openings.append({"circle": [*centre, *radius]})
+    if "POLYGONAL" in shapes and len(vertices) >= 6 and len(vertices) % 2 == 0:
+        openings.append({"polygon": vertices})
+    return openings
 
 
 def _rescale(header: Dataset) -> dict[str, Any] | None:

@@ -21,10 +21,15 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_fragments
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    RLELossless,
 )
 
 from xr2ct.cohorts.burned_in import burned_in_text
@@ -65,6 +70,8 @@ _OTHER_PARTS = re.compile(
 )
 """Terms of DICOM PS3.16 annex L that may be written down; any other is free text."""
 _SUBTRACTED = re.compile(r"SUBTRACT|SUPPRESS|DUAL.?ENERGY|\bDES\b")
+_DECODED = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, JPEG2000, JPEG2000Lossless, RLELossless}
+"""Compressed transfer syntaxes that GDCM decodes."""
 _NO_RADIOGRAPH = re.compile(r"LOCALIZER|SCOUT|TOMO")
 
 
@@ -197,6 +204,8 @@ def _pixels_alone(path: Path, header: Dataset, length: int) -> Dataset:
         raise Refused("its pixels cannot be read (truncated or damaged)") from error
     syntax = syntax or (ImplicitVRLittleEndian if data.original_encoding[0] else ExplicitVRLittleEndian)
     if UID(syntax).is_encapsulated:
+        if syntax not in _DECODED:
+            raise Refused(f"its pixels are compressed as {UID(syntax).name}, which is not decoded here")
         _check_codestreams(pixels.value, header)
     elif len(pixels.value) < length:
         raise Refused(f"{len(pixels.value)} bytes of pixels where its header says {length} (truncated?)")

@@ -291,7 +291,8 @@ class Training(Section):
     accumulation: int = Field(1, ge=1)
     """Micro-batches a rank works through for one update."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto` times one training step in fp32 and bf16 on the device, once, and keeps the faster."""
+    """`auto` times one pass of the mapper in fp32 and bf16 on a GPU, once, and keeps the faster; on a CPU it
+    is fp32, whose bf16 convolutions have wrong weight gradients in torch 2.13."""
     zero_stage: int = Field(0, ge=0, le=3)
     ema: Ema = Ema()
     checkpoint_every: int = Field(250, ge=1)

@@ -46,7 +46,7 @@ def test_the_others_say_who_is_gone(tmp_path: Path, gone: int, how: str) -> None
     ]
     said = [rank.communicate(timeout=120) for rank in ranks]
     other = 1 - gone
-    assert ranks[gone].returncode == (1 if how == "failed" else -9)
+    assert ranks[gone].returncode == (1 if how == "failed" else -9), said
     assert ranks[other].returncode == 76, said
     assert said[other][0].startswith(f"rank {gone} is gone")
     assert "see its log" in said[other][0]

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xr2ct.training.precision import faster_precision
+from xr2ct.training.precision import candidates, faster_precision
+
+BOTH = candidates(torch.device("cuda"))
 
 
 class SlowIn(nn.Module):
@@ -32,7 +34,7 @@ class SlowIn(nn.Module):
 def test_the_faster_one(slow: torch.dtype, chosen: str) -> None:
     mapper = SlowIn(slow)
     before = copy.deepcopy(mapper.state_dict())
-    assert faster_precision(mapper, torch.rand(2, 1, 4, 4)) == chosen
+    assert faster_precision(mapper, torch.rand(2, 1, 4, 4), among=BOTH) == chosen
     torch.testing.assert_close(mapper.state_dict(), before)
     assert all(p.grad is None for p in mapper.parameters())
 
@@ -44,4 +46,8 @@ def test_what_does_not_fit_is_slower() -> None:
                 raise torch.OutOfMemoryError
             return super().forward(views)
 
-    assert faster_precision(TooLarge(torch.float32), torch.rand(2, 1, 4, 4)) == "bf16"
+    assert faster_precision(TooLarge(torch.float32), torch.rand(2, 1, 4, 4), among=BOTH) == "bf16"
+
+
+def test_a_cpu_trains_in_fp32() -> None:
+    assert candidates(torch.device("cpu")) == ("fp32",)

@@ -96,12 +96,12 @@ def test_split_masters_resume_to_the_bit(trainer: Trainer) -> None:
 def test_precision_is_chosen_once(trainer: Trainer) -> None:
     training = {"steps": 2, "warmup_steps": 0, "precision": "auto"}
     config, run = trainer.config(training=training), trainer.run()
-    said = trainer.finish(config, ranks=2)
+    trainer.finish(config, ranks=2)
     resolved = run.experiment().resolved
     assert resolved is not None
-    assert f"precision: {resolved.precision} (one pass of the mapper over 1 samples: fp32" in said
+    assert resolved.precision == "fp32"
     assert run.experiment().training.precision == "auto"
-    assert "precision:" not in trainer.finish(config, ranks=2)
+    trainer.finish(config, ranks=2)
     assert run.experiment().resolved == resolved
 
 

@@ -71,9 +71,16 @@ def together(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
             wait_for_all(ranks)  # the first to end may take the others down, so each ends its work before
         raise
     except Exception as error:
-        if ranks.world_size > 1 and lost_another(error):
-            raise PeerLost(_who_is_gone(ranks, error)) from error
-        _leave_word(ranks, error)
+        lost = ranks.world_size > 1 and lost_another(error)
+        told = _who_is_gone(ranks, error) if lost else ""
+        if not lost:
+            _leave_word(ranks, error)
+        if ranks.device.type == "cpu":
+            # Gloo parts without a word to the others. Left to the interpreter's end, its threads may be found
+            # running then, and the process aborts (134) in place of the code that says what happened.
+            dist.destroy_process_group()
+        if lost:
+            raise PeerLost(told) from error
         raise
     import deepspeed.comm  # only once DS_ACCELERATOR is set
 

@@ -17,7 +17,7 @@ from xr2ct.training.distributed import Ranks
 from xr2ct.training.ema import MovingAverage
 from xr2ct.training.engines import Precision, build_engines
 from xr2ct.training.fence import Fence
-from xr2ct.training.precision import faster_precision
+from xr2ct.training.precision import candidates, faster_precision
 from xr2ct.training.state import TrainingState, seed_everything
 from xr2ct.training.watchdog import alive
 
@@ -64,4 +64,5 @@ def choose_precision(experiment: Experiment, method: Method, geometry: Geometry,
     views = torch.rand(n, len(data.views), geometry.pixels, geometry.pixels, device=ranks.device)
     origins = None if data.window is None else torch.zeros(n, 3, dtype=torch.int64, device=ranks.device)
     before = None if coarse is None else torch.rand(n, 1, *(coarse.size,) * 3, device=ranks.device)
-    return faster_precision(method.networks["mapper"], views, None, origins, before)
+    among = candidates(ranks.device)
+    return faster_precision(method.networks["mapper"], views, None, origins, before, among=among)

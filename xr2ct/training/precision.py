@@ -1,7 +1,7 @@
 """`training.precision: auto`: the faster of fp32 and bf16 on a GPU, measured once, and fp32 on a CPU.
 
-On a CPU bf16 may be the faster one too, but torch 2.13's weight gradient of a 3D convolution over 2³ voxels is
-wrong there (off by its own norm), which the deepest level of a Swin UNETR at 64³ has.
+On a CPU bf16 may be the faster one too, but torch 2.13's weight gradient of a 3D convolution over 2³ voxels
+is wrong there (off by its own norm), which the deepest level of a Swin UNETR at 64³ has.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ def candidates(device: torch.device) -> tuple[Precision, ...]:
     return ("fp32", "bf16") if device.type == "cuda" else ("fp32",)
 
 
-def faster_precision(mapper: nn.Module, views: Tensor, *further: Tensor | None) -> Precision:
-    """The candidate in which one forward and backward pass of the mapper takes less time.
+def faster_precision(
+    mapper: nn.Module, views: Tensor, *further: Tensor | None, among: Sequence[Precision]
+) -> Precision:
+    """The one of `among` in which one forward and backward pass of the mapper takes less time.
 
     views: (b, view, row, col) on the device to train on; further: what else the mapper takes, in its order.
     One that does not fit into memory counts as slower. The mapper is left as it is.
     """
-    seconds = {name: _time_pass(mapper, views, further, dtype) for name, dtype in CANDIDATES.items()}
+    if len(among) == 1:
+        return among[0]
+    seconds = {name: _time_pass(mapper, views, further, DTYPES[name]) for name in among}
     chosen = min(seconds, key=seconds.__getitem__)
     told = ", ".join(f"{name} {taken:.2f} s" for name, taken in seconds.items())
     log.info("precision: %s (one pass of the mapper over %d samples: %s)", chosen, len(views), told)

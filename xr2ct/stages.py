@@ -1,7 +1,8 @@
 """A mapper with the stages before it: from X-rays to the whole volume, coarse to fine, whole or by windows.
 
 A run that learns from the stage before keeps a copy of it in RUN/coarse, with that one's own in
-RUN/coarse/coarse, so that a checkpoint reconstructs when the other runs are gone.
+RUN/coarse/coarse, so that a checkpoint reconstructs when the other runs are gone. A file of `xr2ct export`
+holds them all.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError
+from xr2ct.exchange.model_file import Model, read_model
 from xr2ct.models.mapper import Mapper
-from xr2ct.weights import Which, load_mapper
+from xr2ct.weights import Which, check_choice, load_mapper, model_mapper
 from xr2ct.windows import Tiling, by_windows
 
 BEFORE = "coarse"
@@ -24,13 +26,26 @@ BEFORE = "coarse"
 class Stages:
     """A mapper in evaluation mode, the experiment that trained it, and the stage before where it has one."""
 
-    def __init__(self, mapper: Mapper, experiment: Experiment, before: StageBefore | None = None) -> None:
+    def __init__(
+        self,
+        mapper: Mapper,
+        experiment: Experiment,
+        before: StageBefore | None = None,
+        model: Model | None = None,
+    ) -> None:
         self.mapper, self.experiment, self.before = mapper, experiment, before
+        self.model = model
+        """The file of `xr2ct export` that it is of, which holds more than weights; None of a folder."""
         data = experiment.data
         self.tiling = None if data.window is None else Tiling.of(data.size, data.window)
         """How the volume is cut where it is not made whole; as it was learnt, unless set otherwise."""
         self.at_once = 1
         """Windows made at a time."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether other seeds make another volume of the same views."""
+        return self.mapper.draws or (self.before is not None and self.before.stages.draws)
 
     @torch.inference_mode()
     def __call__(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
@@ -76,13 +91,16 @@ class StageBefore:
 
     def __init__(self, stages: Stages) -> None:
         self.stages = stages
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor | None, Tensor] | None = None
 
     def __call__(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """(b, 1, c, c, c) on the unit window and clipped to it; kept while the same tensor of views comes."""
-        if self._last is None or self._last[0] is not views:
-            self._last = views, self.stages(views, seeds).clamp(0, 1)
-        return self._last[1]
+        """(b, 1, c, c, c) on the unit window and clipped to it; kept while the same tensor of views comes,
+        with other seeds too where they make no other volume."""
+        drawn_by = seeds if self.stages.draws else None
+        last = self._last
+        if last is None or last[0] is not views or last[1] is not drawn_by:
+            last = self._last = views, drawn_by, self.stages(views, seeds).clamp(0, 1)
+        return last[2]
 
 
 def load_stages(
@@ -95,10 +113,20 @@ def load_stages(
 
     Raises `UserError` as `load_mapper` does, and where the copy of a stage is gone.
     """
+    if checkpoint.is_file():
+        model = read_model(checkpoint)
+        check_choice(model, which)
+        return _of_model(model, 0, device, before)
     mapper, experiment = load_mapper(checkpoint, which, device)
     if experiment.coarse is not None and before is None:
         before = load_stage_before(checkpoint, device)
     return Stages(mapper, experiment, before)
+
+
+def _of_model(model: Model, stage: int, device: torch.device | str, before: StageBefore | None) -> Stages:
+    if before is None and stage + 1 < len(model.experiments):
+        before = StageBefore(_of_model(model, stage + 1, device, None))
+    return Stages(model_mapper(model, stage, device), model.experiments[stage], before, model)
 
 
 def load_stage_before(checkpoint: Path, device: torch.device | str = "cpu") -> StageBefore:

@@ -212,30 +212,74 @@ def run_inspect(args: argparse.Namespace) -> None:
 
 
 def add_export(commands: Any) -> None:
-    p = command(commands, "export", run_export, "a store's cases as files that other programs read")
-    p.add_argument("store", type=Path)
-    p.add_argument("--to", type=Path, required=True, metavar="DIR")
-    p.add_argument("--format", choices=("nifti", "mha", "x2ct"), default="nifti")
+    p = command(
+        commands,
+        "export",
+        run_export,
+        "a store's cases as files for other programs, or a run's best checkpoint as one file to hand on",
+    )
+    p.add_argument("source", type=Path, metavar="STORE|RUN|CHECKPOINT")
+    p.add_argument("--to", type=Path, required=True, metavar="DIR|MODEL.xr2ct")
+    p.add_argument(
+        "--weights", choices=("mapper", "mapper-ema"), default=None, help="of a run (default: mapper)"
+    )
+    p.add_argument(
+        "--format", choices=("nifti", "mha", "x2ct"), default=None, help="of a store (default: nifti)"
+    )
     p.add_argument("--size", type=positive, default=None, help="voxels a side (default: the largest)")
     p.add_argument("--geometry", default=None, help="of the X-rays (default: the store's first)")
-    p.add_argument("--case", nargs="+", default=(), metavar="ID", help="these alone")
+    p.add_argument("--case", nargs="+", default=None, metavar="ID", help="of a store: these alone")
     p.add_argument("--split", choices=("train", "val", "test"), default=None)
     p.add_argument("--json", action="store_true")
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from xr2ct.exchange.export import export_store
+    if args.source.is_file():
+        raise UserError(f"{args.source}: a file; expected a store, a run or a checkpoint, which are folders")
+    of_store = {key: getattr(args, key) for key in ("format", "size", "geometry", "case", "split")}
+    told: Any
+    if (args.source / "config.yaml").is_file():
+        from xr2ct.exchange.export_model import export_model
 
-    told = export_store(
-        args.store,
-        args.to,
-        args.format,
-        size=args.size,
-        geometry=args.geometry,
-        cases=args.case,
-        split=args.split,
-    )
+        _refuse(args.source, "a run or checkpoint", of_store)
+        told = export_model(args.source, args.to, args.weights or "mapper")
+    else:
+        from xr2ct.exchange.export import export_store
+
+        _refuse(args.source, "no run or checkpoint", {"weights": args.weights})
+        told = export_store(
+            args.source,
+            args.to,
+            args.format or "nifti",
+            size=args.size,
+            geometry=args.geometry,
+            cases=args.case or (),
+            split=args.split,
+        )
     print_result(told.as_dict(), str(told), args.json)
+
+
+def _refuse(source: Path, what: str, options: dict[str, Any]) -> None:
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise UserError(f"{source}: is {what}; {', '.join(given)} do not go with it")
+
+
+def add_card(commands: Any) -> None:
+    p = command(commands, "card", run_card, "what a model that was handed on is: data, figures, use, limits")
+    p.add_argument("model", type=Path, metavar="MODEL.xr2ct")
+    p.add_argument("--json", action="store_true")
+
+
+def run_card(args: argparse.Namespace) -> None:
+    from xr2ct.exchange.card_text import card_text
+    from xr2ct.exchange.model_file import read_model
+
+    if not args.model.is_file():
+        raise UserError(f"{args.model}: there is no such file; `xr2ct export RUN --to {args.model}` makes it")
+    model = read_model(args.model)
+    told = {"sha256": model.sha256, **model.about.card.model_dump(mode="json")}
+    print_result(told, card_text(model).rstrip("\n"), args.json)
 
 
 def add_project(commands: Any) -> None:
@@ -260,4 +304,4 @@ def run_project(args: argparse.Namespace) -> None:
         print(path)
 
 
-COMMANDS = (add_phantom, add_fetch, add_plan, add_ingest, add_inspect, add_export, add_project)
+COMMANDS = (add_phantom, add_fetch, add_plan, add_ingest, add_inspect, add_export, add_card, add_project)

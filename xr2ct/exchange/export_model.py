@@ -1,0 +1,133 @@
+"""A run's checkpoint as one file to hand on: `xr2ct export RUN|CHECKPOINT --to MODEL.xr2ct`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from xr2ct import __version__
+from xr2ct.config import Experiment
+from xr2ct.errors import UserError
+from xr2ct.evaluation.reprojection import project_hu
+from xr2ct.exchange.model_card import compose_card
+from xr2ct.exchange.model_file import FORMAT, SUFFIX, About, Extra, Model, StageAbout, read_model, write_model
+from xr2ct.exchange.portable import portable
+from xr2ct.reconstruction.self_test import make_self_test
+from xr2ct.run import Run
+from xr2ct.stages import load_stages, stage_before
+from xr2ct.weights import Which, checkpoint_experiment, checkpoint_geometry
+
+_PHANTOM_SIDE = 64
+"""Voxels along a side of the synthetic chest that the self-test's X-rays are of."""
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What was written."""
+
+    model: Model
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        card = self.model.about.card
+        return {
+            "model": str(self.model.path),
+            "sha256": self.model.sha256,
+            "bytes": self.model.path.stat().st_size,
+            "card": card.model_dump(mode="json"),
+        }
+
+    def __str__(self) -> str:
+        path, card = self.model.path, self.model.about.card
+        scored = "" if card.rows else "\nno evaluation of these weights: its card has no figures"
+        return (
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {self.model.sha256}; "
+            f"`xr2ct card {path}` says what it is{scored}"
+        )
+
+
+def export_model(source: Path, to: Path, which: Which = "mapper") -> ExportedModel:
+    """Write the best checkpoint of a run, or a checkpoint, with the stages before it, as one file.
+
+    The same checkpoint and the same evaluations give the same bytes. Raises `UserError` for a name that is
+    not a model's, a run without a best checkpoint, and as `load_stages` does.
+    """
+    if to.suffix != SUFFIX:
+        raise UserError(f"--to {to}: expected a name ending in {SUFFIX}, for a model")
+    checkpoint = _checkpoint(source)
+    stages = load_stages(checkpoint, which)
+    folders, experiments = _folders(checkpoint), []
+    tensors: dict[str, Tensor] = {}
+    about: list[StageAbout] = []
+    for number, folder in enumerate(folders):
+        experiment, weights = checkpoint_experiment(folder), which if number == 0 else "mapper"
+        for name, tensor in load_file(folder / f"{weights}.safetensors").items():
+            tensors[f"stage-{number}/{name}"] = tensor
+        about.append(StageAbout(checkpoint=folder.name, weights=weights, config=portable(experiment)))
+        experiments.append(experiment)
+    test = make_self_test(stages, phantom_views(experiments[0]))
+    tensors |= {"self-test/views": test.views.half(), "self-test/volume": test.volume}
+    extras = collect_extras(_run_of(checkpoint), checkpoint)
+    for name, extra in extras.items():
+        for key, array in extra.arrays.items():
+            tensors[f"extras/{name}/{key}"] = torch.from_numpy(np.ascontiguousarray(array))
+    card = compose_card(tuple(experiments), checkpoint.name, which, _run_of(checkpoint))
+    values = {name: dict(extra.values) for name, extra in extras.items()}
+    told = About(format=FORMAT, version=__version__, stages=tuple(about), card=card, extras=values)
+    write_model(to, told, tensors)
+    return ExportedModel(read_model(to))
+
+
+def collect_extras(run: Run | None, checkpoint: Path) -> dict[str, Extra]:
+    """What parts of a reconstruction keep of this run, by name."""
+    return {}
+
+
+def phantom_views(experiment: Experiment) -> np.ndarray:
+    """(view, row, col) line integrals of one synthetic chest, as the mapper's X-rays are taken."""
+    from xr2ct.cohorts.names import IN_DISTRIBUTION
+    from xr2ct.cohorts.phantom.chest import draw_chest
+    from xr2ct.cohorts.phantom.grid import Grid
+    from xr2ct.cohorts.phantom.patient import draw_patient
+    from xr2ct.cohorts.phantom.shifts import shift_of
+
+    assert experiment.resolved is not None
+    cube_mm, geometry = experiment.resolved.cube_mm, checkpoint_geometry(experiment)
+    spacing = cube_mm / _PHANTOM_SIDE
+    grid = Grid((_PHANTOM_SIDE,) * 3, (spacing,) * 3, np.eye(3), (0.0, 0.0, -20.0))
+    hu, _ = draw_chest(grid, draw_patient(0, shift_of(IN_DISTRIBUTION)), 0)
+    views: np.ndarray = project_hu(torch.from_numpy(hu)[None], cube_mm, geometry, experiment.data.views)[
+        0
+    ].numpy()
+    return views
+
+
+def _checkpoint(source: Path) -> Path:
+    """A checkpoint's own folder, by its own name."""
+    run = Run(source)
+    if not run.metrics_file.exists():
+        return source.resolve()
+    if not run.best.exists():
+        steps = run.steps()
+        hint = f", or name a checkpoint, as {run.checkpoint(steps[-1])}" if steps else ""
+        raise UserError(f"{source}: has no best checkpoint: evaluate it first{hint}")
+    return run.best.resolve()
+
+
+def _run_of(checkpoint: Path) -> Run | None:
+    """The run that a checkpoint lies in; None of one that lies elsewhere."""
+    run = Run(checkpoint.parents[1])
+    return run if run.config_file.is_file() and run.checkpoint(0).parent == checkpoint.parent else None
+
+
+def _folders(checkpoint: Path) -> list[Path]:
+    """Of the checkpoint and of every stage before it."""
+    if checkpoint_experiment(checkpoint).coarse is None:
+        return [checkpoint]
+    return [checkpoint, *_folders(stage_before(checkpoint))]

@@ -43,6 +43,13 @@ def test_a_store_is_what_all_experiments_need_together(tmp_path: Path) -> None:
     assert (len(splits), splits.count("val"), splits.count("test")) == (7, 1, 1)
 
 
+def test_a_store_to_learn_from_has_the_volumes_that_poses_are_projected_from(tmp_path: Path) -> None:
+    values = asking(tmp_path, {"lctsc": 2, "lidc-idri": 7}, size=128).model_dump()
+    values["augmentation"]["pose"] |= {"turn_deg": 5, "reproject": 32}
+    tested, learnt = phantom_stores([validate(Experiment, values, "test")])
+    assert (tested.sizes, learnt.sizes) == ((128,), (32, 128))
+
+
 def test_whoever_wants_another_store_under_the_same_name_is_refused(tmp_path: Path) -> None:
     few, many = ({"lidc-idri": n} for n in (4, 5))
     with pytest.raises(UserError, match="4 patients to learn from and for 5 patients"):

@@ -77,8 +77,8 @@ def phantom_stores(experiments: Iterable[Experiment]) -> list[PhantomStore]:
             flipped = learnt_from and experiment.augmentation.flip == "patient"
             mirrored = (mirror_angle(a) for a in data.views if flipped)
             angles = tuple(sorted({*EIGHT_ANGLES, *data.views, *mirrored}))
-            around = experiment.context_side if learnt_from else None
-            sizes = (data.size,) if around is None else (around, data.size)
+            further = (experiment.context_side, experiment.augmentation.pose.reproject)
+            sizes = tuple(sorted({data.size, *(side for side in further if side and learnt_from)}))
             one = PhantomStore(
                 path, cohort, patients, learnt_from, sizes, (named_geometry(data.geometry),), angles
             )

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.geometry import VIEW_ANGLES, Geometry, parse_angle
 from xr2ct.projection.views import read_view, scale_views
+from xr2ct.reconstruction.provenance import provenance
+from xr2ct.reconstruction.self_test import self_test
 from xr2ct.seeds import derive_seed
 from xr2ct.stages import load_stages
 from xr2ct.weights import Which, checkpoint_geometry
@@ -55,10 +56,12 @@ def reconstruct(
         from xr2ct.memory_limit import GB, fit
 
         fit(stages, memory_gb * GB)
+    tested = self_test(stages)
     unit = stages(torch.from_numpy(scaled)[None].to(device), content_seeds(scaled).to(device))[0, 0]
     hu = _in_hu(unit, HuWindow(*experiment.data.hu_window))
     assert experiment.resolved is not None
-    write_volume(hu, experiment.resolved.cube_mm, out, provenance(experiment, checkpoint, files))
+    header = provenance(checkpoint, stages, files, which=which, self_test=tested)
+    write_volume(hu, experiment.resolved.cube_mm, out, header)
     return out
 
 
@@ -78,15 +81,6 @@ def content_seeds(views: np.ndarray) -> torch.Tensor:
     """
     content = hashlib.blake2b(np.ascontiguousarray(views, "<f4").tobytes()).hexdigest()
     return torch.full((1, 2), derive_seed(0, "x-rays", content), dtype=torch.int64)
-
-
-def provenance(experiment: Experiment, checkpoint: Path, files: dict[float, Path]) -> dict[str, str]:
-    """What a volume says of where it came from."""
-    return {
-        "xr2ct_experiment": experiment.name,
-        "xr2ct_checkpoint": checkpoint.resolve().name,
-        "xr2ct_views_deg": " ".join(f"{angle:g}" for angle in files),
-    }
 
 
 def _by_angle(views: Sequence[str], trained: Sequence[float]) -> dict[float, Path]:

@@ -32,7 +32,7 @@ def made(factor: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, Truth]:
     unit = rng.uniform(0.3, 0.7, (SIDE,) * 3)
     volume = unit + sd * rng.standard_normal((SIDE,) * 3)
     body = torch.from_numpy(rng.random((SIDE,) * 3) < 0.5)
-    truth = Truth("a", torch.from_numpy(unit), WINDOW, {"body": body, "lungs": body & ~body}, None)
+    truth = Truth("a", torch.from_numpy(unit), WINDOW, {"body": body, "lungs": body & ~body}, None, 1.0)
     return torch.from_numpy(volume), torch.from_numpy(sd * factor), truth
 
 

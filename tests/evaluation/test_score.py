@@ -22,7 +22,10 @@ from xr2ct.run import Run
 from xr2ct.store import Store
 from xr2ct.window import HuWindow
 
-MODES = {"honest", "honest_body", "honest_lungs", "rc2024", "x2ct_3d", "x2ct_slice", "psct"}
+MODES = {
+    *("honest", "honest_body", "honest_lungs", "rc2024", "x2ct_3d", "x2ct_slice", "psct"),
+    *("perceptual", "spectral"),
+}
 WINDOW = HuWindow()
 
 

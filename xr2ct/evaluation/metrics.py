@@ -12,6 +12,8 @@ it first.
 | `x2ct_3d` | ×2500, peak 4095: honest + 4.286 dB |
 | `x2ct_slice` | the same a slice, averaged over the slices along three axes; SSIM likewise (7×7, uniform) |
 | `psct` | ×2500, peak 2500: the honest PSNR; `psnr_slice` averaged as in `x2ct_slice` |
+| `perceptual` | GMSD of 2D slices, averaged as in `x2ct_slice`: less is better |
+| `spectral` | how sharp it is, and up to which detail true: `evaluation.spectral` |
 
 MSE and MAE are on the unit interval. A volume without error has a PSNR of infinity, a slice counts 100 dB.
 """
@@ -19,12 +21,12 @@ MSE and MAE are on the unit interval. A volume without error has a PSNR of infin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from xr2ct.evaluation import ssim
+from xr2ct.evaluation import gmsd, spectral, ssim
 from xr2ct.evaluation.ssim import GAUSSIAN_SIDE
 
 REGIONS = ("body", "lungs")
@@ -40,6 +42,8 @@ _METRICS = {
     "x2ct_3d": ("psnr",),
     "x2ct_slice": ("psnr", "ssim"),
     "psct": ("psnr", "psnr_slice"),
+    "perceptual": ("gmsd",),
+    "spectral": spectral.METRICS,
 }
 COLUMNS = tuple(f"{mode}/{metric}" for mode, metrics in _METRICS.items() for metric in metrics)
 """Names of what `score_volume` returns when it is given every region, in order."""
@@ -51,14 +55,23 @@ FLAWLESS_SLICE_DB = 100.0
 class Reference:
     """A true volume: what the metrics need of it alone is worked out once, for any number of predictions."""
 
-    def __init__(self, truth: Tensor, hu_width: float, masks: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        truth: Tensor,
+        hu_width: float,
+        masks: Mapping[str, Tensor],
+        spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
         """truth: (z, y, x), the HU window as [0, 1], at least 11 voxels a side; any device.
 
         hu_width: HU from 0 to 1. masks: booleans (z, y, x) by region; a metric over an empty one is NaN.
+        spacing_mm: between voxels along z, y and x; where unset, lengths are in voxels.
         """
         assert min(truth.shape) >= GAUSSIAN_SIDE
         self._truth, self._hu_width = truth.double(), hu_width
         self._similarity = ssim.Reference(self._truth)
+        self._gradients = gmsd.Reference(self._truth)
+        self._spectrum = spectral.Reference(self._truth, hu_width, spacing_mm)
         self._regions = {r: (_places(mask), _places(_interior(mask))) for r, mask in masks.items()}
 
     def score(self, prediction: Tensor) -> dict[str, float]:
@@ -80,6 +93,8 @@ class Reference:
             "x2ct_slice/psnr": _slice_psnr(square, peak=4095 / 2500),
             "x2ct_slice/ssim": (slices[0] + slices[1] + slices[2]) / 3,
             "psct/psnr_slice": _slice_psnr(square, peak=1),
+            "perceptual/gmsd": self._gradients.score(prediction),
+            **{f"spectral/{name}": value for name, value in self._spectrum.score(prediction).items()},
         }
         # All numbers at once: a GPU is waited for a single time.
         scores = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
@@ -97,10 +112,14 @@ class Reference:
 
 
 def score_volume(
-    prediction: Tensor, truth: Tensor, hu_width: float, masks: Mapping[str, Tensor]
+    prediction: Tensor,
+    truth: Tensor,
+    hu_width: float,
+    masks: Mapping[str, Tensor],
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> dict[str, float]:
     """Every metric of one volume by ``mode/metric``: a `Reference` for one prediction."""
-    return Reference(truth, hu_width, masks).score(prediction)
+    return Reference(truth, hu_width, masks, spacing_mm).score(prediction)
 
 
 def by_mode(scores: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -36,6 +36,7 @@ def score_files(prediction: Path, truth: Path, window: HuWindow) -> dict[str, di
         window.to_unit(torch.from_numpy(theirs.hu).double()),
         window.width,
         {region: torch.from_numpy(mask) for region, mask in masks.items()},
+        theirs.spacing_mm,
     )
     return {
         mode: {metric: value if math.isfinite(value) else None for metric, value in metrics.items()}

@@ -41,11 +41,13 @@ class Truth:
     masks: Mapping[str, Tensor]
     line_integrals: Tensor | None
     """(view, row, col) as stored; None where re-projection is off."""
+    voxel_mm: float
+    """Side of a voxel."""
 
     @cached_property
     def reference(self) -> Reference:
         """What every metric of every reconstruction needs of it."""
-        return Reference(self.unit, self.window.width, self.masks)
+        return Reference(self.unit, self.window.width, self.masks, (self.voxel_mm,) * 3)
 
 
 def read_truths(
@@ -66,6 +68,7 @@ def read_truths(
                 unit_window(hu, data),
                 {region: torch.from_numpy(mask).to(device) for region, mask in masks.items()},
                 None if stored is None else torch.from_numpy(stored).to(device),
+                spacing,
             )
         )
     return truths

@@ -71,7 +71,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 NAMES = (
-    *("cohorts", "modes", "seeds", "comparisons", "missing", "checkpoints"),
+    *("cohorts", "modes", "detail", "seeds", "comparisons", "missing", "checkpoints"),
     *("paper-table1", "paper-table2"),
 )
 
@@ -125,6 +125,13 @@ class TestCohorts:
             assert "size" in [column.key for column in made.columns]
             assert {row.get("size") for row in made.rows} - {None} == {"64³", "128³"}
             assert "size" not in [column.key for column in table(name, study).columns]
+
+
+def test_detail_tells_sharpness_and_truth_of_all_but_the_truth(study: Study) -> None:
+    (row,) = rows("detail", study, system="GAN", cohort="lctsc")
+    keys = ("sharpness", "lsd_db", "fsc", "resolution_mm", "gmsd")
+    assert [row[key] for key in keys] == pytest.approx([row["psnr"] / 50] * 5)
+    assert not rows("detail", study, kind="truth")
 
 
 def test_modes_holds_every_definition(study: Study) -> None:

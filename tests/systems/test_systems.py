@@ -52,6 +52,11 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "mapper": UNET,
         "method": {"name": "regression", "loss": "mse", "mapper_updates": 2},
     },
+    "flow-from-noise": {
+        "data": TWO,
+        "mapper": UNET,
+        "method": {"name": "flow", "sigma": 0.5, "spread": 0.4, "mapper_updates": 2, "steps": 2},
+    },
     "blur-of-the-spread": {
         "data": TWO,
         "mapper": UNET,

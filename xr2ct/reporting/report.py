@@ -30,6 +30,7 @@ DEFAULT = (
     "paper-table2",
     "paper-table1",
     "modes",
+    "detail",
     "checkpoints",
     "projections",
     "planes",

@@ -23,6 +23,8 @@ BEHIND_PATIENT = 0.2
 """Line integral from which on a pixel counts as behind the patient: a centimetre of water."""
 FAINTEST = 1e-9
 """Least share of the beam that is told from none, where no photons are counted."""
+FEW = 100
+"""Photons from which on their number is drawn from the normal distribution, in a tenth of the time."""
 GRID_PERIOD_PIXELS = (2.0, 12.0)
 """Of the lines: a grid's own are finer than pixels, and what is seen is their beat with these."""
 
@@ -126,7 +128,11 @@ def _through_grid(shape: tuple[int, ...], response: Response) -> np.ndarray:
 
 def _counted(beam: np.ndarray, response: Response, pixel_mm: float, noise: np.random.Generator) -> np.ndarray:
     if response.exposure:
-        beam = noise.poisson(beam * response.exposure).astype(np.float32) / np.float32(response.exposure)
+        photons = beam * np.float32(response.exposure)
+        counted = photons + np.sqrt(photons) * noise.standard_normal(beam.shape, np.float32)
+        few = photons < FEW
+        counted[few] = noise.poisson(photons[few])
+        beam = counted / np.float32(response.exposure)
     if response.blur_mm:
         beam = _spread(beam, response.blur_mm / pixel_mm)
     if response.exposure and response.electronic:

@@ -116,13 +116,15 @@ def _fitted(
     assert experiment.resolved is not None
     broken = [name for name, tensor in weights.items() if not _finite(tensor)]
     if broken:
-        raise UserError(f"{file}: {broken[0]} holds values that are not finite; the file is damaged")
+        raise UserError(
+            f"{file}: {broken[0]} has values that are not finite; training went wrong or the file is damaged"
+        )
     try:
         with _no_more_than(weights):
             mapper = mapper_of(experiment, checkpoint_geometry(experiment), experiment.resolved.cube_mm)
         mapper.load_state_dict(weights)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         # Whatever a network makes of keys that no training would have gone on with.
         raise UserError(f"{file}: does not fit {beside} ({first_line(error)})") from None
@@ -139,7 +141,7 @@ def _no_more_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
 
     Memory that a parameter was given and nobody has written to yet costs nothing.
     """
-    left = {"number": 4 * len(weights) + 1000, "values": 4 * sum(t.numel() for t in weights.values()) + 10**6}
+    left = {"number": 4 * len(weights) + 200, "values": 4 * sum(t.numel() for t in weights.values()) + 10**6}
 
     def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         if parameter is None:

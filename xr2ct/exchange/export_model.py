@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xr2ct import __version__
+from xr2ct.cohorts.names import IN_DISTRIBUTION
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.evaluation.reprojection import project_hu
@@ -91,21 +93,23 @@ def collect_extras(run: Run | None, checkpoint: Path) -> dict[str, Extra]:
 
 def phantom_views(experiment: Experiment) -> np.ndarray:
     """(view, row, col) line integrals of one synthetic chest, as the mapper's X-rays are taken."""
-    from xr2ct.cohorts.names import IN_DISTRIBUTION
+    assert experiment.resolved is not None
+    cube_mm, geometry = experiment.resolved.cube_mm, checkpoint_geometry(experiment)
+    hu = torch.from_numpy(_phantom(cube_mm))[None]
+    views: np.ndarray = project_hu(hu, cube_mm, geometry, experiment.data.views)[0].numpy()
+    return views
+
+
+@cache
+def _phantom(cube_mm: float) -> np.ndarray:
+    """(z, y, x) HU of a patient whom nobody has learnt from: every other is drawn from a named seed."""
     from xr2ct.cohorts.phantom.chest import draw_chest
     from xr2ct.cohorts.phantom.grid import Grid
     from xr2ct.cohorts.phantom.patient import draw_patient
     from xr2ct.cohorts.phantom.shifts import shift_of
 
-    assert experiment.resolved is not None
-    cube_mm, geometry = experiment.resolved.cube_mm, checkpoint_geometry(experiment)
-    spacing = cube_mm / _PHANTOM_SIDE
-    grid = Grid((_PHANTOM_SIDE,) * 3, (spacing,) * 3, np.eye(3), (0.0, 0.0, -20.0))
-    hu, _ = draw_chest(grid, draw_patient(0, shift_of(IN_DISTRIBUTION)), 0)
-    views: np.ndarray = project_hu(torch.from_numpy(hu)[None], cube_mm, geometry, experiment.data.views)[
-        0
-    ].numpy()
-    return views
+    grid = Grid((_PHANTOM_SIDE,) * 3, (cube_mm / _PHANTOM_SIDE,) * 3, np.eye(3), (0.0, 0.0, -20.0))
+    return draw_chest(grid, draw_patient(0, shift_of(IN_DISTRIBUTION)), 0)[0]
 
 
 def _checkpoint(source: Path) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -187,8 +188,8 @@ class Pose(Randomised):
     turn_deg: float = Field(0.0, ge=0)
     """Largest rotation about each of the two axes in the picture; needs `reproject`."""
     reproject: int | None = Field(None, ge=16)
-    """Side in voxels of the store's volume that is projected as it was and as it is, the difference being
-    added to the picture: right at every depth, at the price of two projections a view."""
+    """Side in voxels of the store's volume that is projected in its new pose, finer detail being the
+    picture's: right at every depth, at the price of two projections a view."""
     table: Range | None = None
     """Thickness in mm of water that attenuates as a table behind the patient does."""
     table_y_mm: Range = (120.0, 170.0)
@@ -329,6 +330,10 @@ class Way(Section):
     def _drawn(self) -> Way:
         if self.doubt == "samples" and self.samples < 2:
             raise ValueError(f"doubt: samples: needs at least 2 samples, got {self.samples}")
+        if self.doubt in ("ensemble", "views") and self.samples > 1:
+            raise ValueError(f"doubt: {self.doubt}: goes with one sample, got {self.samples}")
+        if self.doubt == "views" and self.refine:
+            raise ValueError("doubt: views: leaves views out, which refine puts back; use ensemble or samples")
         return self
 
     @property
@@ -582,8 +587,15 @@ def _describe(model: type[BaseModel], error: Mapping[str, Any]) -> str:
         return f"unknown key {key!r}: {nearest(str(leaf), section.model_fields)}"
     message = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
-    told = "" if isinstance(given, Mapping) or error["type"] == "missing" else f", got {given!r}"
+    told = "" if isinstance(given, Mapping) or error["type"] == "missing" else f", got {_short(given)}"
     return f"{key}: {message}{told}" if key else f"{message}{told}"
+
+
+def _short(given: Any) -> str:
+    """As Python writes it, but for the middle of what is long: a value from elsewhere may be a whole file."""
+    writer = reprlib.Repr()
+    writer.maxstring = writer.maxother = 120
+    return writer.repr(given)
 
 
 def _section(annotation: Any) -> Any:

@@ -3,6 +3,7 @@
 RUN/config.yaml                     resolved, as run
 RUN/metrics.jsonl                   one object an outer step, never a duplicate step
 RUN/coarse/                         the stage before, where there is one: `training.stage_before`
+RUN/xrays.safetensors               what the X-rays learnt from look like: `training.familiar`
 RUN/cost.json                       memory a rank and seconds a step, measured, and predicted where it trains
                                     for longer than a minute
 RUN/checkpoints/step-000500/        engines/ (newest two, unless `training.keep_engines` says otherwise),

@@ -24,7 +24,7 @@ from xr2ct.loading.order import check_batch
 from xr2ct.methods.base import Batch
 from xr2ct.run import Run, step_name
 from xr2ct.store import Case, Store
-from xr2ct.training import stage_before, start
+from xr2ct.training import familiar, stage_before, start
 from xr2ct.training.agreement import from_rank_0, threads_per_rank, together
 from xr2ct.training.build import build
 from xr2ct.training.journal import Journal
@@ -59,6 +59,7 @@ def train(experiment: Experiment, overrides: Sequence[str] = ()) -> Run:
             near = on_this_node(store, cases, experiment.data, ranks, listener, experiment.context_side)
             stop_early(run, listener, ranks, fence)
             coarse = stage_before.make_volumes(run, experiment, near, cases, ranks, fence, listener)
+            from_rank_0(ranks, lambda: familiar.bring(run, experiment, near, cases, fence))
             memory = PeakMemory(ranks.device)
             state = build(run, experiment, store, ranks, fence)
             stop_early(run, listener, ranks, fence)

@@ -1,0 +1,197 @@
+"""How far an X-ray lies from those that a mapper learnt from, as a number that stands beside theirs.
+
+A picture is described by what it shows, 16×16 means in principal components of the training X-rays and what
+they leave over, and by how its grey levels are spread: quantiles, and how steep it is at three scales. Each
+of the three is a squared Mahalanobis distance over its own mean on training X-rays, and the distance is the
+root of their mean: about 1 for one of them. Theirs come from descriptions that they had no part in (five
+folds), so that they compare with a new patient's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from xr2ct.errors import UserError
+from xr2ct.projection.geometry import VIEW_ANGLES
+
+FILE = "xrays.safetensors"
+"""In a run's folder, or beside a checkpoint's weights."""
+LEAST_CASES = 16
+"""Fewer training cases say nothing of a distribution."""
+FAR = 0.99
+"""Share of the training X-rays that are nearer than one that is called far."""
+
+_SIDE = 16
+_COMPONENTS = 24
+_FOLDS = 5
+_QUANTILES = (0.02, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.98)
+_SCALES = (1, 2, 4)
+_IMPERCEPTIBLE = 0.005
+"""Standard deviation of a grey level that is as good as none: a background of 0 varies not at all."""
+_RIDGE = 0.05
+"""Share of the mean variance that is added to each: what never varied in training is no proof of anything."""
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """Of one view."""
+
+    angle_deg: float
+    distance: float
+    share: float
+    """Of the training X-rays, those that are nearer, from 0 to 1."""
+    usual: tuple[float, float]
+    """1st and 99th percentile of the training X-rays' own distances."""
+
+    @property
+    def far(self) -> bool:
+        return self.share >= FAR
+
+    def __str__(self) -> str:
+        name = {angle: name for name, angle in VIEW_ANGLES.items()}.get(self.angle_deg, "view")
+        low, high = self.usual
+        return (
+            f"{name} ({self.angle_deg:g}°): farther from the training X-rays than {100 * self.share:.1f} % "
+            f"of them (distance {self.distance:.1f}; theirs {low:.1f}–{high:.1f})"
+        )
+
+
+@dataclass(frozen=True)
+class Familiar:
+    """What the training X-rays of each view look like."""
+
+    angles_deg: np.ndarray
+    """(view,) in the order of the mapper's channels."""
+    maximum: np.ndarray
+    """(view,) float64: the middle one of their largest line integrals."""
+    mean: np.ndarray
+    """(view, 256) of the small pictures."""
+    components: np.ndarray
+    """(view, k, 256) orthonormal."""
+    variance: np.ndarray
+    """(view, k)."""
+    left_over: np.ndarray
+    """(view,) mean square of what the components leave."""
+    spread_mean: np.ndarray
+    """(view, 12) of the grey levels' figures."""
+    whitener: np.ndarray
+    """(view, 12, 12): takes their covariance to the identity."""
+    distances: np.ndarray
+    """(view, case) ascending, of the training X-rays."""
+
+    @classmethod
+    def of(
+        cls, angles_deg: Sequence[float], views: Iterable[np.ndarray], maxima: Iterable[np.ndarray]
+    ) -> Familiar:
+        """From scaled X-rays (view, row, col), and the largest line integrals (view,), of each training case.
+
+        Raises `ValueError` for fewer than `LEAST_CASES`.
+        """
+        shown, spread = (np.stack(part) for part in zip(*map(_describe, views), strict=True))
+        cases = len(shown)
+        if cases < LEAST_CASES:
+            raise ValueError(f"expected at least {LEAST_CASES} cases, got {cases}")
+        models = [_fit(shown[:, v], spread[:, v]) for v in range(len(angles_deg))]
+        distances = np.empty((len(angles_deg), cases))
+        for fold in range(_FOLDS):
+            out = np.arange(cases) % _FOLDS == fold
+            for v in range(len(angles_deg)):
+                told = _fit(shown[~out, v], spread[~out, v])
+                distances[v, out] = _distance(told, shown[out, v], spread[out, v])
+        stacked = (np.stack(part) for part in zip(*models, strict=True))
+        largest = np.median(np.stack(list(maxima)), axis=0)
+        return cls(np.asarray(angles_deg, np.float64), largest, *stacked, np.sort(distances, axis=1))
+
+    def compare(self, views: np.ndarray) -> list[Familiarity]:
+        """Of each of a patient's views (view, row, col), scaled as the mapper sees them."""
+        shown, spread = _describe(views)
+        found = []
+        for v, angle in enumerate(self.angles_deg):
+            (distance,) = _distance(self._model(v), shown[v : v + 1], spread[v : v + 1])
+            theirs = self.distances[v]
+            share = np.searchsorted(theirs, distance) / len(theirs)
+            low, high = np.percentile(theirs, (1, 99))
+            found.append(Familiarity(float(angle), float(distance), float(share), (float(low), float(high))))
+        return found
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything that it is, by name."""
+        return {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Familiar:
+        """The inverse of `arrays`; `ValueError` where one is missing or another is there."""
+        names = {field.name for field in fields(cls)}
+        if set(arrays) != names:
+            raise ValueError(f"expected {', '.join(sorted(names))}, got {', '.join(sorted(arrays))}")
+        return cls(**arrays)
+
+    def _model(self, view: int) -> _Model:
+        parts = (self.mean, self.components, self.variance, self.left_over, self.spread_mean, self.whitener)
+        return tuple(part[view] for part in parts)
+
+
+_Model = tuple[np.ndarray, ...]
+"""mean, components, variance, left_over, spread_mean, whitener of one view."""
+
+
+def load_familiar(checkpoint: Path) -> Familiar | None:
+    """Of the training X-rays of a checkpoint, from beside its weights or from its run; None without them.
+
+    Raises `UserError` where the file is damaged.
+    """
+    for file in (checkpoint / FILE, checkpoint.resolve().parents[1] / FILE):
+        if file.is_file():
+            try:
+                return Familiar.from_arrays(load_file(file))
+            except (SafetensorError, ValueError, OSError) as error:
+                raise UserError(f"{file}: damaged ({str(error).splitlines()[0]})") from None
+    return None
+
+
+def _describe(views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of (view, row, col): small pictures (view, 256) and figures of grey levels (view, 12), float64."""
+    picture = torch.from_numpy(np.ascontiguousarray(views, np.float32)).double()
+    shown = F.adaptive_avg_pool2d(picture, _SIDE).flatten(1)
+    levels = torch.quantile(picture.flatten(1), picture.new_tensor(_QUANTILES), dim=1).T
+    steep = []
+    for scale in _SCALES:
+        small = F.avg_pool2d(picture, scale)
+        change = small.diff(dim=1).abs().mean((1, 2)) + small.diff(dim=2).abs().mean((1, 2))
+        steep.append((change + 1e-6).log())
+    return shown.numpy(), torch.cat([levels, torch.stack(steep, 1)], 1).numpy()
+
+
+def _fit(shown: np.ndarray, spread: np.ndarray) -> _Model:
+    """The description of a view, from (case, 256) and (case, 12)."""
+    cases = len(shown)
+    mean, spread_mean = shown.mean(axis=0), spread.mean(axis=0)
+    _, sizes, components = np.linalg.svd(shown - mean, full_matrices=False)
+    kept = min(_COMPONENTS, cases // 4)
+    variance = sizes**2 / (cases - 1)
+    left_over = variance[kept:].sum() + _IMPERCEPTIBLE**2
+    variance = variance[:kept] + _RIDGE * variance[:kept].mean() + _IMPERCEPTIBLE**2
+    covariance = np.cov(spread, rowvar=False)
+    scale = np.sqrt(np.diag(covariance) + _IMPERCEPTIBLE**2)
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    whitener = (vectors / np.sqrt(np.maximum(values, 0) + _RIDGE)).T / scale
+    return mean, components[:kept], variance, left_over, spread_mean, whitener
+
+
+def _distance(model: _Model, shown: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """(case,) of (case, 256) and (case, 12)."""
+    mean, components, variance, left_over, spread_mean, whitener = model
+    off = shown - mean
+    along = off @ components.T
+    rest = (off**2).sum(axis=1) - (along**2).sum(axis=1)
+    grey = (spread - spread_mean) @ whitener.T
+    parts = ((along**2 / variance).mean(axis=1), rest / left_over, (grey**2).mean(axis=1))
+    return np.sqrt(np.mean(parts, axis=0))

@@ -1,9 +1,8 @@
 """A view in another pose, from the volume: what the picture's own plane cannot show.
 
 The store's line integrals come from the CT at about 1 mm, and its volumes are coarser. So a volume is
-projected twice, as it was and as it is, and the picture in the new pose is the old one moved in its plane,
-plus the difference between the one projection and the other moved alike: fine detail is the picture's, and
-what parts the depths is the volume's.
+projected in the new pose, and what its projection in the old one lacks of the picture, fine detail, is added,
+moved in the picture's plane.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ class Reprojector:
 
     def take(self, view: np.ndarray, pose: Pose, angle_deg: float) -> np.ndarray:
         """The view (row, col) float32 at `angle_deg`, at least 0, as in `pose`."""
-        before = self._project(self._mu, angle_deg)
-        after = self.project(pose, angle_deg)
-        return (warp(view, pose, self._geometry) + after - warp(before, pose, self._geometry)).clip(min=0)
+        finer = warp(view - self._project(self._mu, angle_deg), pose, self._geometry)
+        return (self.project(pose, angle_deg) + finer).clip(min=0)
 
     def project(self, pose: Pose, angle_deg: float) -> np.ndarray:
         """Line integrals (row, col) of the volume itself in `pose`.

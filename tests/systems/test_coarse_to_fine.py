@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from synthetic_store import write_store
 from test_systems import as_if_lost_in_step_3
 from tiny import losses
@@ -17,8 +18,11 @@ from trainer import Trainer
 from xr2ct.evaluation.results import read_results
 from xr2ct.evaluation.sweep import evaluate
 from xr2ct.reconstruct import reconstruct
+from xr2ct.reconstruction.draws import seeds_of_draw
 from xr2ct.run import Run
+from xr2ct.stages import load_stages
 from xr2ct.store import Store
+from xr2ct.weights import load_mapper
 
 ANGLES = (0.0, 90.0, 270.0)
 UNET = {"name": "unet", "channels": [4, 8]}
@@ -88,12 +92,45 @@ def test_each_stage_learns_from_the_one_before(trainer: Trainer, tmp_path: Path)
     for angle, view in zip((90, 0), store.xray(case, "x2ct", (90.0, 0.0)), strict=True):
         np.save(tmp_path / f"{angle}.npy", view)
     views = [f"{angle}={tmp_path / f'{angle}.npy'}" for angle in (90, 0)]
-    hu = np.load(reconstruct(lost.checkpoint(3), views, tmp_path / "volume.npy"))
+    hu = np.load(reconstruct(lost.checkpoint(3), views, tmp_path / "volume.npy")[0])
     unit, truth = (
         (np.clip(v.astype(float), -1024, 1476) + 1024) / 2500 for v in (hu, store.volume(case, 64))
     )
     psnr = -10 * np.log10(np.square(unit - truth).mean())
     assert psnr == pytest.approx(scores["test", "step-000003"], abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_flow_starts_at_a_run_of_the_same_size(trainer: Trainer) -> None:
+    first = _first(trainer)
+    config = _config(
+        trainer,
+        "flow",
+        data={"size": 16},
+        coarse={"run": str(first.path), "size": 16, "step": "last"},
+        method={"name": "flow", "mapper_updates": 2, "steps": 2},
+        training={"accumulation": 2},
+    )
+    trainer.finish(config)
+    whole = trainer.run("flow")
+    start = load_mapper(first.checkpoint(3))[0]
+    shutil.rmtree(first.path)
+    lost = as_if_lost_in_step_3(whole)
+    trainer.finish(config, f"run_root={lost.path.parent}")
+    assert losses(lost) == losses(whole)
+    for name in ("mapper", "mapper-ema"):
+        files = [run.checkpoint(3) / f"{name}.safetensors" for run in (lost, whole)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+    evaluate(lost, "last")
+    assert {r.split for r in read_results(lost) if r.source == "step-000003"} == {"val", "test"}
+    stages, seeds = load_stages(lost.checkpoint(3)), torch.zeros(1, 2, dtype=torch.int64)
+    views = torch.rand(1, 2, 32, 32)
+    # A network that has hardly learnt anything tells little beside the noise about the start.
+    away = [stages(views, seeds_of_draw(seeds, i)) - start(views).clamp(0, 1) for i in range(3)]
+    assert torch.equal(away[0], stages(views, seeds) - start(views).clamp(0, 1))
+    assert all(0.01 < difference.std() < 0.3 for difference in away)
+    assert (away[1] - away[2]).std() > 0.01
 
 
 @pytest.mark.slow

@@ -68,8 +68,8 @@ class FlowMapper(Mapper):
 
     In evaluation mode `steps` steps of the solver, alike in time, from a start that is drawn by the patient's
     number: the same each time for the same seeds, on any device, for any number of ranks and in any batch.
-    Without seeds it is drawn from one fixed stream. In training mode one step, which costs what an update's
-    pass does.
+    Without seeds it is drawn from one fixed stream. In training mode one step of Euler's, which costs what an
+    update's pass does.
     """
 
     def __init__(
@@ -114,7 +114,8 @@ class FlowMapper(Mapper):
         assert self.lift is not None
         start = self.start(given, coarse, windows)
         noise = normal(seeds, PATIENT, len(views), self.lift.size, windows).to(start.device)
-        return start + self._integrated(given, self.path.sigma * noise, 1 if self.training else self.steps)
+        d = self.path.sigma * noise
+        return start + (d + self._velocity(given, d, 0.0) if self.training else self._integrated(given, d))
 
     def start(self, like: Tensor, coarse: Tensor | None, windows: Windows | None) -> Tensor:
         """m (b, 1, z, y, x), float32: what the stage before has made, or 0. No gradient asks for it."""
@@ -123,9 +124,9 @@ class FlowMapper(Mapper):
                 return self.surroundings(coarse, windows)[:, :1].float()
         return like.new_zeros(len(like), 1, *like.shape[2:], dtype=torch.float32)
 
-    def _integrated(self, given: Tensor, d: Tensor, steps: int) -> Tensor:
-        h = 1 / steps
-        for i in range(steps):
+    def _integrated(self, given: Tensor, d: Tensor) -> Tensor:
+        h = 1 / self.steps
+        for i in range(self.steps):
             slope = self._velocity(given, d, i * h)
             if self.solver == "heun":
                 slope = (slope + self._velocity(given, d + h * slope, (i + 1) * h)) / 2

@@ -93,8 +93,11 @@ def evaluation_round(root: Path, profile: Profile, named: Sequence[Path] = ()) -
             _submit(book, profile, todo, live, outcome)
     # A task may still be at its end after the last pair is scored.
     over = not live and not outcome.to_score and not any(book.arrays())
+    best = [run.best_step() for run in runs]
     settled = finish(book, runs, outcome.told, last=over)
-    outcome.finished = over and settled
+    # Of the best checkpoint more may be asked (`evaluation.ways`): one that has just come to be so needs a
+    # further look.
+    outcome.finished = over and settled and best == [run.best_step() for run in runs]
     book.write("last", {"time": time.time(), "told": str(outcome), "finished": outcome.finished})
     return outcome
 

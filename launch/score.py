@@ -21,6 +21,7 @@ import torch
 from launch.evaluator_book import Book, Job, claim, failures, note_failure, release, work_of
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed, first_line
+from xr2ct.evaluation.in_way import InWay
 from xr2ct.evaluation.pairs import Expected, Pair, Stores, find_pairs
 from xr2ct.evaluation.pending import PendingPair
 from xr2ct.evaluation.scoring import Predictor
@@ -33,7 +34,8 @@ from xr2ct.evaluation.sweep import (
     load_methods,
     score_and_commit,
 )
-from xr2ct.run import Run, step_name
+from xr2ct.evaluation.ways import load_ways
+from xr2ct.run import Run, step_name, step_of
 from xr2ct.training.stopping import SIGNALS
 
 log = logging.getLogger(__name__)
@@ -90,7 +92,11 @@ class RunScorer:
         failed: list[str] = []
         for sources in self._groups(asked):
             there = [step for step in self._run.steps() if step_name(step) in sources]
-            predictors = {**methods, **load_checkpoints(self._run, experiment, there, device)}
+            predictors: dict[str, Predictor] = {
+                **methods,
+                **load_checkpoints(self._run, experiment, there, device),
+                **self._ways(experiment, sources, device),
+            }
             for key in dict.fromkeys((one.cohort, one.split) for one in asked):
                 here = [p for p in asked if (p.cohort, p.split) == key and p.source in sources]
                 here = [p for p in here if p.source in predictors and key in splits]
@@ -99,6 +105,16 @@ class RunScorer:
                     return failed
                 failed += self._score_split(splits[key], here, predictors, experiment, device)
         return failed
+
+    def _ways(self, experiment: Experiment, sources: set[str], device: torch.device) -> dict[str, Predictor]:
+        """Of the checkpoints that are there."""
+        ways: dict[str, Predictor] = {}
+        for told in filter(None, map(InWay.of, sorted(sources))):
+            chosen = [way for way in experiment.evaluation.ways if way.label == told.label]
+            step = step_of(Path(told.checkpoint))
+            if step in self._run.steps():
+                ways |= load_ways(self._run, experiment, step, chosen, device, self._stores)
+        return ways
 
     def _groups(self, asked: Sequence[PendingPair]) -> Iterator[set[str]]:
         """Sources that share a pass over the patients; one that has failed before goes alone."""

@@ -61,6 +61,35 @@ def stated_geometry(args: argparse.Namespace) -> Any:
     return Geometry(**(NAMED["x2ct"].as_attributes() | stated | {"name": args.geometry or "custom"}))
 
 
+def way_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--refine", type=positive, default=0, metavar="N",
+        help="move the volume, in at most N steps, to agree with the X-rays that came in",
+    )  # fmt: skip
+    parser.add_argument(
+        "--align", type=positive, default=0, metavar="N",
+        help="estimate in N rounds how the patient moved between the views",
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="the mean of N volumes of a mapper that draws",
+    )
+    parser.add_argument(
+        "--doubt", choices=("samples", "ensemble", "views"), default=None,
+        help="standard deviation of each voxel over the samples, the run's checkpoints, or the views but one",
+    )  # fmt: skip
+
+
+def stated_way(args: argparse.Namespace) -> Any:
+    """The `Way` of those arguments; `UserError` for two that do not go together."""
+    from xr2ct.config import Way, validate
+
+    return validate(Way, {k: getattr(args, k) for k in ("refine", "align", "samples", "doubt")}, "xr2ct")
+
+
 def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")

@@ -7,7 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xr2ct.cli.arguments import above_zero, command, config_arguments, positive, print_result, window
+from xr2ct.cli.arguments import (
+    above_zero,
+    command,
+    config_arguments,
+    positive,
+    print_result,
+    stated_way,
+    way_arguments,
+    window,
+)
 from xr2ct.errors import UserError
 
 
@@ -70,6 +79,8 @@ def add_evaluate(commands: Any) -> None:
         default=None,
         help="score without each view in turn, with the mean training view in its place, or zeros",
     )
+    way_arguments(p)
+    p.add_argument("--ways", action="store_true", help="score in each of the configuration's evaluation.ways")
     p.add_argument("--json", action="store_true")
 
 
@@ -78,6 +89,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from xr2ct.evaluation.left_out import evaluate_left_out, left_out_rows
     from xr2ct.evaluation.predictions import evaluate_predictions
     from xr2ct.evaluation.sweep import evaluate
+    from xr2ct.evaluation.ways import WAYS_SHOWN, evaluate_ways, way_rows
     from xr2ct.run import Run
     from xr2ct.tracking import bring_level
 
@@ -85,11 +97,23 @@ def run_evaluate(args: argparse.Namespace) -> None:
         raise UserError("--predictions DIR and --name X go together")
     if args.predictions and (args.leave_out or args.step):
         raise UserError("--predictions are of no checkpoint: neither --step nor --leave-out goes with them")
+    way = stated_way(args)
+    asked = [bool(args.predictions), bool(args.leave_out), args.ways, bool(way.label)]
+    if sum(asked) > 1:
+        raise UserError(
+            "one at a time: --predictions, --leave-out, --ways, a way (--refine, --align, --samples, --doubt)"
+        )
     if args.watch or args.round or args.cluster:
-        _evaluate_by_jobs(args)
+        _evaluate_by_jobs(args, any(asked))
         return
     for path in args.runs:
         run = Run.open(path)
+        if args.ways or way.label:
+            ways = run.experiment().evaluation.ways if args.ways else [way]
+            evaluate_ways(run, ways, args.step or "best", args.cohort)
+            rows = way_rows(run)
+            print_result(rows, format_leaderboard(rows, WAYS_SHOWN), args.json)
+            continue
         if args.leave_out:
             evaluate_left_out(run, args.step or "best", args.cohort, args.leave_out)
             rows = left_out_rows(run)
@@ -104,15 +128,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print_result(rows, format_leaderboard(rows), args.json)
 
 
-def _evaluate_by_jobs(args: argparse.Namespace) -> None:
+def _evaluate_by_jobs(args: argparse.Namespace, otherwise: bool) -> None:
     from launch.evaluator import watch
     from launch.profiles import load_profile
 
     if args.cluster is None or args.watch == args.round:
         raise UserError("--cluster PROFILE goes with one of --watch and --round")
-    if args.step or args.cohort or args.predictions or args.leave_out or args.json:
+    if args.step or args.cohort or otherwise or args.json:
         raise UserError(
-            "--watch and --round take neither --step, --cohort, --predictions, --leave-out nor --json"
+            "--watch and --round take neither --step, --cohort, --predictions, --leave-out, a way nor --json"
         )
     watch(load_profile(args.cluster), args.runs, once=args.round)
 
@@ -133,7 +157,7 @@ def run_score(args: argparse.Namespace) -> None:
 
 def add_reconstruct(commands: Any) -> None:
     p = command(commands, "reconstruct", run_reconstruct, "from X-rays to a volume in HU")
-    p.add_argument("checkpoint", type=Path)
+    p.add_argument("checkpoint", type=Path, help="a checkpoint's folder, or a file of `xr2ct export`")
     p.add_argument(
         "--view", action="append", default=[], metavar="ANGLE|NAME=FILE", help=".mha, .npy or .png; repeat"
     )
@@ -141,6 +165,11 @@ def add_reconstruct(commands: Any) -> None:
     p.add_argument("--weights", choices=("mapper", "mapper-ema"), default="mapper")
     p.add_argument("--geometry", default=None, help="what the X-rays were taken with (default: as trained)")
     p.add_argument("--png-scale", type=float, default=None, help="line integral of a .png's white")
+    way_arguments(p)
+    p.add_argument(
+        "--unseen", action="store_true",
+        help="also write VOLUME-unseen, the part that leaves no trace in the X-rays",
+    )  # fmt: skip
     p.add_argument(
         "--memory-gb", type=above_zero, default=None, metavar="GB",
         help="take at most so much memory, by overlapping windows where the whole does not fit",
@@ -150,19 +179,17 @@ def add_reconstruct(commands: Any) -> None:
 
 def run_reconstruct(args: argparse.Namespace) -> None:
     from xr2ct.projection.geometry import named_geometry
-    from xr2ct.reconstruct import reconstruct
+    from xr2ct.reconstruct import Asked, reconstruct
 
-    out = reconstruct(
+    files = reconstruct(
         args.checkpoint,
         args.view,
         args.out,
-        which=args.weights,
+        Asked(stated_way(args), args.unseen, args.memory_gb, args.weights, args.device),
         geometry=named_geometry(args.geometry) if args.geometry else None,
         png_scale=args.png_scale,
-        memory_gb=args.memory_gb,
-        device=args.device,
     )
-    print(out)
+    print(*files, sep="\n")
 
 
 def add_report(commands: Any) -> None:

@@ -50,12 +50,12 @@ def read_leaderboard(run: Run) -> list[dict[str, Any]]:
         return [_parse(line) for line in csv.DictReader(file)]
 
 
-def format_leaderboard(rows: Sequence[dict[str, Any]]) -> str:
-    """A plain table of the metrics in `SHOWN`."""
-    head = ["step", "cohort", "split", "patients", *SHOWN]
+def format_leaderboard(rows: Sequence[dict[str, Any]], shown: Sequence[str] = SHOWN) -> str:
+    """A plain table of the metrics in `shown`."""
+    head = ["step", "cohort", "split", "patients", *shown]
     lines = [head]
     for row in rows:
-        values = ["–" if row[name] is None else f"{row[name]:.4g}" for name in SHOWN]
+        values = ["–" if row[name] is None else f"{row[name]:.4g}" for name in shown]
         lines.append([str(row[name]) for name in head[:4]] + values)
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(

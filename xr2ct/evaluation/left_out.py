@@ -25,7 +25,7 @@ from xr2ct.config import Data
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.evaluation.pairs import Expected, Stores, find_pairs, learnt_from
 from xr2ct.evaluation.results import ASIDE, COLUMNS, Result, read_results, views_label
-from xr2ct.evaluation.scoring import Predictor
+from xr2ct.evaluation.scoring import Prediction, Predictor
 from xr2ct.evaluation.sweep import (
     Sweep,
     choose_device,
@@ -162,7 +162,7 @@ class _Without:
     def __init__(self, checkpoint: Predictor, place: int, stand_in: Tensor) -> None:
         self._checkpoint, self._place, self._stand_in = checkpoint, place, stand_in
 
-    def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Tensor:
+    def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Prediction:
         views = batch.views.clone()
         views[:, self._place] = self._stand_in
         return self._checkpoint(replace(batch, views=views), truths)

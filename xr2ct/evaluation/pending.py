@@ -18,8 +18,9 @@ from typing import Any
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.evaluation import priors
+from xr2ct.evaluation.in_way import way_sources
 from xr2ct.evaluation.pairs import Expected, Pair, Stores, find_pairs, learnt_from
-from xr2ct.evaluation.results import read_rows, result_file
+from xr2ct.evaluation.results import ASIDE, read_rows, result_file
 from xr2ct.evaluation.scoring import TRUTH
 from xr2ct.run import Run, step_name, step_of, write_atomically
 from xr2ct.store import StoreError
@@ -32,7 +33,8 @@ class PendingPair:
     """A source that is not scored yet on a cohort's split."""
 
     source: str
-    """A whole checkpoint (``step-000500``), or a row without one (``prior-mean``, ``truth``)."""
+    """A whole checkpoint (``step-000500``), one in another way (``step-000500~refine-50``), or a row without
+    one (``prior-mean``, ``truth``)."""
     cohort: str
     split: str
     patients: int = field(compare=False, default=0)
@@ -40,7 +42,7 @@ class PendingPair:
     @property
     def step(self) -> int | None:
         """The checkpoint's outer step; None for a row without a checkpoint."""
-        return step_of(Path(self.source)) if self.source.startswith("step-") else None
+        return step_of(Path(self.source.partition(ASIDE)[0])) if self.source.startswith("step-") else None
 
     @property
     def name(self) -> str:
@@ -54,8 +56,9 @@ class PendingPair:
 def pending(
     run: Run, stores: Stores | None = None, damaged: dict[str, str] | None = None
 ) -> list[PendingPair]:
-    """What `evaluate` would score, validation first, then in the order of training; empty without a whole
-    checkpoint.
+    """What is to be scored, validation first, then in the order of training; empty without a whole checkpoint.
+
+    That is what `evaluate` would score, and the ways of the best checkpoint once training has ended.
 
     stores: opened already, where many runs are asked. damaged: gets the stores that cannot be read, of which
     nothing is pending then; a `StoreError` without it. Raises `UserError` where no store is there or somebody
@@ -67,7 +70,7 @@ def pending(
         return []
     experiment = run.experiment()
     pairs = find_pairs(experiment, None, {}, stores, damaged)
-    sources = [*method_names(experiment, stores), *map(step_name, steps)]
+    sources = [*method_names(experiment, stores), *map(step_name, steps), *way_sources(run, experiment)]
     found = list(_lacking(run, experiment, pairs, sources, stores))
     return sorted(found, key=lambda p: (p.split != "val", sources.index(p.source)))
 

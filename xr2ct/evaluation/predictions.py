@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from xr2ct.cohorts.reader import read_volume_file
 from xr2ct.errors import UserError, WorkFailed, first_line
 from xr2ct.evaluation import priors
 from xr2ct.evaluation.pairs import Pair, Stores, find_pairs
-from xr2ct.evaluation.scoring import TRUTH
+from xr2ct.evaluation.scoring import TRUTH, Prediction
 from xr2ct.evaluation.sweep import Sweep, choose_device, finish, score_and_commit
 from xr2ct.evaluation.truth import Truth
 from xr2ct.methods.base import Batch
@@ -74,9 +73,9 @@ class _Files:
     def __init__(self, folder: Path, size: int, spacing_mm: float) -> None:
         self._folder, self._size, self._spacing = folder, size, spacing_mm
 
-    def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Tensor:
+    def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Prediction:
         units = [truth.window.to_unit(torch.from_numpy(self._read(truth.case))) for truth in truths]
-        return torch.stack(units)[:, None].to(batch.ct.device)
+        return Prediction(torch.stack(units)[:, None].to(batch.ct.device))
 
     def _read(self, case: str) -> np.ndarray:
         file = _file_of(self._folder, case)

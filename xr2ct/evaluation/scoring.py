@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from xr2ct.config import Experiment
 from xr2ct.errors import WorkFailed
+from xr2ct.evaluation.doubt import score_doubt
 from xr2ct.evaluation.pairs import Pair
 from xr2ct.evaluation.reprojection import project_hu, reprojection_error
 from xr2ct.evaluation.results import Row
@@ -20,15 +22,26 @@ from xr2ct.methods.base import Batch
 
 log = logging.getLogger(__name__)
 
-Predictor = Callable[[Batch, Sequence[Truth]], Tensor]
-"""Reconstructions (b, 1, z, y, x) on the unit interval of a batch; truths for their HU scale alone."""
+
+@dataclass(frozen=True)
+class Prediction:
+    """Reconstructions of a batch, on the unit interval."""
+
+    volumes: Tensor
+    """(b, 1, z, y, x)."""
+    doubt: Tensor | None = None
+    """(b, z, y, x): a standard deviation of each voxel, where there is one."""
+
+
+Predictor = Callable[[Batch, Sequence[Truth]], Prediction]
+"""Of a batch; truths for their HU scale and the X-rays that came in."""
 
 TRUTH = "truth"
 """The truth in a reconstruction's place: its re-projection error is what the volume's grid alone costs."""
 
 
-def the_truth(batch: Batch, truths: Sequence[Truth]) -> Tensor:
-    return batch.ct
+def the_truth(batch: Batch, truths: Sequence[Truth]) -> Prediction:
+    return Prediction(batch.ct)
 
 
 def score_pair(
@@ -67,16 +80,19 @@ def score_pair(
 
 
 def _score(
-    source: str, prediction: Tensor, truths: Sequence[Truth], pair: Pair, experiment: Experiment
+    source: str, prediction: Prediction, truths: Sequence[Truth], pair: Pair, experiment: Experiment
 ) -> list[dict[str, float]]:
-    """Every metric of each volume of a batch (b, 1, z, y, x)."""
-    volumes = prediction[:, 0].float()
+    """Every metric of each volume of a batch."""
+    volumes = prediction.volumes[:, 0].float()
     for volume, truth in zip(volumes, truths, strict=True):
         if not torch.isfinite(volume).all():
             raise WorkFailed(f"case {truth.case}: the reconstruction is not finite")
     scores: list[dict[str, float]] = [{} for _ in truths]
     if source != TRUTH:
         scores = [t.reference.score(volume) for volume, t in zip(volumes, truths, strict=True)]
+    if prediction.doubt is not None:
+        for score, volume, doubt, truth in zip(scores, volumes, prediction.doubt, truths, strict=True):
+            score |= score_doubt(volume, doubt, truth)
     if experiment.evaluation.reprojection:
         data = experiment.data
         hu = torch.stack([t.window.to_hu(volume) for volume, t in zip(volumes, truths, strict=True)])

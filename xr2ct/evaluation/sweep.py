@@ -15,7 +15,6 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, WorkFailed
@@ -23,7 +22,7 @@ from xr2ct.evaluation import priors
 from xr2ct.evaluation.leaderboard import choose_best, rebuild_leaderboard
 from xr2ct.evaluation.pairs import Expected, Pair, Stores, find_pairs, learnt_from
 from xr2ct.evaluation.results import commit_rows, read_rows, result_file
-from xr2ct.evaluation.scoring import TRUTH, Predictor, score_pair, the_truth
+from xr2ct.evaluation.scoring import TRUTH, Prediction, Predictor, score_pair, the_truth
 from xr2ct.evaluation.truth import Truth
 from xr2ct.methods.base import Batch
 from xr2ct.run import Run, step_name
@@ -73,7 +72,7 @@ def evaluate(
         log.warning("%s left out: %s", name, why)
     failures: dict[str, None] = dict.fromkeys(damaged.values())
     for group in (chosen[i : i + AT_ONCE] for i in range(0, len(chosen), AT_ONCE)):
-        predictors = {**methods, **load_checkpoints(run, experiment, group, device)}
+        predictors: dict[str, Predictor] = {**methods, **load_checkpoints(run, experiment, group, device)}
         for pair in pairs:
             if lacking := not_current(run, pair, predictors, experiment, stores):
                 failed = score_and_commit(run, pair, lacking, experiment, device, sweep, stores)
@@ -159,7 +158,7 @@ def finish(run: Run, experiment: Experiment, pairs: Sequence[Pair], sweep: Sweep
     sweep.best = run.best_step()
 
 
-class _Checkpoint:
+class Checkpoint:
     """A checkpoint's mapper, loaded when it is first needed."""
 
     def __init__(
@@ -168,26 +167,27 @@ class _Checkpoint:
         self._path, self._which, self._device, self._before = path, which, device, before
 
     @cached_property
-    def _stages(self) -> Stages:
+    def stages(self) -> Stages:
+        """Raises `WorkFailed` where it is damaged."""
         try:
             before = None if self._before is None else self._before()
             return load_stages(self._path, self._which, self._device, before)
         except UserError as error:  # one damaged checkpoint must not end the sweep of the others
             raise WorkFailed(str(error)) from None
 
-    def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Tensor:
-        return self._stages(batch.views, batch.seeds)
+    def __call__(self, batch: Batch, truths: Sequence[Truth]) -> Prediction:
+        return Prediction(self.stages(batch.views, batch.seeds))
 
 
 def load_checkpoints(
     run: Run, experiment: Experiment, steps: Sequence[int], device: torch.device
-) -> dict[str, Predictor]:
+) -> dict[str, Checkpoint]:
     """By source; each is read when it is first needed, and once, and so is the stage before them all."""
     which = experiment.evaluation.weights
     before = None
     if experiment.coarse is not None:
         before = cache(partial(load_stage_before, run.checkpoint(steps[0]), device))
-    return {step_name(step): _Checkpoint(run.checkpoint(step), which, device, before) for step in steps}
+    return {step_name(step): Checkpoint(run.checkpoint(step), which, device, before) for step in steps}
 
 
 def load_methods(
@@ -205,8 +205,8 @@ def load_methods(
     def training_set() -> priors.TrainingSet:
         return priors.TrainingSet.read(store, cases, experiment.data, experiment.evaluation.batch, device)
 
-    methods[priors.MEAN] = lambda batch, _: training_set().mean_chest(batch)
-    methods[priors.NEAREST] = lambda batch, _: training_set().nearest_chest(batch)
+    methods[priors.MEAN] = lambda batch, _: Prediction(training_set().mean_chest(batch))
+    methods[priors.NEAREST] = lambda batch, _: Prediction(training_set().nearest_chest(batch))
     return methods
 
 

@@ -58,3 +58,8 @@ class XRays:
     calibrated: bool = True
     """Whether the figures are line integrals as they stand; where not, a radiograph's are known up to a gain
     and an offset of each view."""
+
+    def to(self, device: torch.device | str) -> XRays:
+        """The same on a device."""
+        seen = None if self.seen is None else self.seen.to(device)
+        return XRays(self.line_integrals.to(device), seen, self.calibrated)

@@ -1,0 +1,90 @@
+"""What is held against a correction beside its size: a rough volume, or one unlike the mapper's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from xr2ct.config import Experiment
+from xr2ct.errors import UserError, nearest
+from xr2ct.methods.mappers import method_of
+from xr2ct.models import features
+from xr2ct.models.features import FeatureExtractor
+
+Prior = Callable[[Tensor], Tensor]
+"""A volume (z, y, x) on the unit window to a scalar, differentiable: what it costs."""
+
+Name = Literal["none", "tv", "features"]
+
+TV_WEIGHT = 30.0
+"""What the total variation's doubling costs, where the X-rays being off by the noise level costs ½."""
+FEATURES_WEIGHT = 300.0
+"""What features that point elsewhere altogether cost (a squared distance of 2)."""
+
+_EDGE = 0.01
+"""Of the unit window, 25 HU: differences below it are noise to be smoothed, and no edge."""
+
+
+def named_prior(name: str, unit: Tensor, checkpoint: Path, experiment: Experiment) -> Prior | None:
+    """The prior of a volume (z, y, x) that a checkpoint has made; `UserError` for one that it lacks."""
+    match name:
+        case "none":
+            return None
+        case "tv":
+            return total_variation(unit)
+        case "features":
+            return feature_distance(load_features(checkpoint, experiment).to(unit.device), unit)
+    raise UserError(f"--prior {name}: {nearest(name, get_args(Name))}")
+
+
+def total_variation(unit: Tensor, weight: float = TV_WEIGHT) -> Prior:
+    """weight · TV(x) / TV(x₀), smoothed at 0 (Rudin, Osher, Fatemi, Physica D 60:259–268, 1992)."""
+    whole = _variation(unit.detach()).clamp(min=1e-6)
+    return lambda volume: weight * _variation(volume) / whole
+
+
+def _variation(volume: Tensor) -> Tensor:
+    square = torch.full_like(volume, _EDGE**2)
+    for axis in range(3):
+        last = volume.narrow(axis, -1, 1)
+        square = square + torch.diff(volume, dim=axis, append=last).square()
+    return (square.sqrt() - _EDGE).mean()
+
+
+def feature_distance(extractor: FeatureExtractor, unit: Tensor, weight: float = FEATURES_WEIGHT) -> Prior:
+    """weight · mean ‖f(x) − f(x₀)‖² of features that are L2-normalised in each voxel, over all maps."""
+    with torch.no_grad():
+        there = extractor(unit[None, None])
+
+    def cost(volume: Tensor) -> Tensor:
+        maps = extractor(volume[None, None])
+        # A voxel's squares add up to 1, so that the sum over channels is 1 a voxel.
+        each = [(a - b).square().sum() / b.square().sum() for a, b in zip(maps, there, strict=True)]
+        return weight * torch.stack(each).mean()
+
+    return cost
+
+
+def load_features(checkpoint: Path, experiment: Experiment) -> FeatureExtractor:
+    """The features that a checkpoint's mapper was trained by; `UserError` where it was trained without."""
+    config = getattr(method_of(experiment)[1], "features", None)
+    file = checkpoint / "features.safetensors"
+    if not isinstance(config, features.Config) or not file.is_file():
+        raise UserError(
+            f"{checkpoint}: trained by {experiment.method['name']}, which leaves no features.safetensors; "
+            "use --prior tv or none, or a checkpoint of neural-ot"
+        )
+    extractor = FeatureExtractor(config, experiment.seed)
+    try:
+        extractor.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{file}: does not fit config.yaml beside it ({str(error).splitlines()[0]})"
+        ) from None
+    return extractor

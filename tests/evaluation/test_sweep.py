@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.evaluation import sweep as sweep_module
 from xr2ct.evaluation.leaderboard import read_leaderboard
+from xr2ct.evaluation.pairs import Pair
 from xr2ct.evaluation.results import Row, read_results, read_rows, result_file
+from xr2ct.evaluation.scoring import TRUTH, Prediction, score_pair, the_truth
 from xr2ct.evaluation.sweep import Sweep, evaluate
+from xr2ct.evaluation.truth import Truth
+from xr2ct.methods.base import Batch
 from xr2ct.projection.geometry import Geometry
 from xr2ct.reporting.study import order
 from xr2ct.run import Run
@@ -200,12 +205,31 @@ def test_stores_other_than_trained_for_are_refused(
         evaluate(run, cohorts=["lidc-idri"])
 
 
-def test_a_reconstruction_that_is_no_number_fails_by_case_and_the_rest_is_done(make_run: MakeRun) -> None:
+def test_weights_that_are_no_numbers_fail_by_name_and_the_rest_is_done(make_run: MakeRun) -> None:
     run = make_run({0: 0.2, 500: math.nan, 1000: 0.15})
-    with pytest.raises(WorkFailed, match=r"lidc-idri val, step-000500: case lidc-idri-val0: .* not finite"):
+    with pytest.raises(WorkFailed, match=r"lidc-idri val, step-000500: .*: backbone.bias has values that"):
         evaluate(run)
     assert {r.source for r in read_results(run)} == METHODS | {"step-000000", "step-001000"}
     assert run.best_step() == 1000
+
+
+def test_a_reconstruction_that_is_no_number_fails_by_case_alone(make_run: MakeRun, stores: Path) -> None:
+    experiment = make_run({}).experiment()
+    store = Store.open(stores / "lidc-idri.zarr")
+    pair = Pair(store, "val", store.split("val"))
+
+    def broken(batch: Batch, truths: Sequence[Truth]) -> Prediction:
+        return Prediction(
+            torch.where(torch.arange(len(batch.ct)).view(-1, 1, 1, 1, 1) == 1, math.nan, batch.ct)
+        )
+
+    labels: dict[str, dict[str, str]] = {"broken": {}, TRUTH: {}}
+    predictors = {"broken": broken, TRUTH: the_truth}
+    rows, failures = score_pair(pair, predictors, labels, experiment, torch.device("cpu"))
+    assert set(rows) == {TRUTH} and len(rows[TRUTH]) == 3
+    assert failures == {
+        "broken": "lidc-idri val, broken: case lidc-idri-val1: the reconstruction is not finite"
+    }
 
 
 def test_a_damaged_checkpoint_or_chunk_fails_by_name_and_the_rest_is_done(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from xr2ct.cohorts.radiographs import read_radiographs
 from xr2ct.cohorts.refused import Refused
@@ -22,6 +23,7 @@ from xr2ct.projection.collimation import measured, unattenuated
 from xr2ct.projection.exposure import attenuation_like, no_pixel
 from xr2ct.projection.geometry import Geometry
 from xr2ct.projection.placing import check_view, pixel_scale, resample, transposed, turn
+from xr2ct.projection.projector import project
 
 THICKEST = 99.8
 """Percentile of what is seen that stands for the thickest part: markers of lead lie above it."""
@@ -29,15 +31,18 @@ THINNEST = 0.25
 """Of the thickest, the thinnest part (2nd percentile) of a chest that fills its picture: where no beam passes
 beside it, this places 0."""
 
+_WHOLE = 0.95
+"""Of the volume's side, how far a ray has to run in it to run through all of it."""
+
 
 @dataclass(frozen=True)
 class RadiographView:
     """One view, on the detector that the model knows."""
 
     line_integrals: np.ndarray
-    """(row, col) float32 up to a gain: 0 for the unattenuated beam, 1 at most; 0 too where it is not seen."""
+    """(row, col) float32 up to a gain: 0 for the unattenuated beam, and beyond the field; 1 at most."""
     seen: np.ndarray
-    """(row, col) bool."""
+    """(row, col) bool: in the field, and where rays run through the model's volume from face to face."""
     notes: tuple[str, ...]
     """What was assumed or found, a line each."""
 
@@ -58,14 +63,17 @@ def read_radiograph(
     angle_deg: float,
     geometry: Geometry,
     *,
+    cube_mm: float | None = None,
     detector_mm: float | None = None,
     accept: Collection[str] = (),
 ) -> RadiographView:
     """The view at an angle from a DICOM file of a DX or CR picture.
 
-    detector_mm: length of the picture's long side on the detector, where the header has no spacing. accept:
-    which statements of the header to overrule (`placing.Accepted`). Raises `UserError` naming the file for
-    what is no readable radiograph of a chest, and where its header contradicts view, geometry or size.
+    cube_mm: side of the model's volume. X-rays that are projected from such a volume fade out where their
+    rays leave it by its sides, whatever of the patient is there, and so is this one made to. detector_mm:
+    length of the picture's long side on the detector, where the header has no spacing. accept: which
+    statements of the header to overrule (`placing.Accepted`). Raises `UserError` naming the file for what is
+    no readable radiograph of a chest, and where its header contradicts view, geometry or size.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
@@ -82,6 +90,7 @@ def read_radiograph(
         angle_deg,
         geometry,
         str(path),
+        cube_mm=cube_mm,
         detector_mm=detector_mm,
         accept=accept,
     )
@@ -98,6 +107,7 @@ def to_view(
     geometry: Geometry,
     where: str,
     *,
+    cube_mm: float | None = None,
     detector_mm: float | None = None,
     accept: Collection[str] = (),
 ) -> RadiographView:
@@ -117,23 +127,32 @@ def to_view(
     values, seen_there = (turn(picture, directions, angle_deg, where) for picture in (values, seen))
     if transposed(directions):
         scale = type(scale)(scale.col_mm, scale.row_mm)
-    line_integrals, on_detector = resample(values, seen_there, scale, geometry)
-    if not on_detector.any():
+    picture, on_detector = resample(values, seen_there, scale, geometry)
+    depth = np.ones(1) if cube_mm is None else _depth(cube_mm, angle_deg, geometry)
+    inside = on_detector & (depth > _WHOLE)
+    if not inside.any():
         raise UserError(f"{where}: nothing of it lies on the detector of geometry {geometry.name!r}")
+    line_integrals = np.where(on_detector, _from_zero_to_one(picture, inside, level) * depth, 0)
     if not directions:
         notes.append("its header does not say how the patient lies in it: taken as shown to a reader")
     if not seen.all():
         notes.append(f"{100 * (1 - seen.mean()):.0f} % of the picture is collimated or masked")
     if level is None:
         notes.append("no beam passes beside the patient: zero is placed below the thinnest part")
-    return RadiographView(_from_zero_to_one(line_integrals, on_detector, level), on_detector, tuple(notes))
+    return RadiographView(line_integrals.astype(np.float32), inside, tuple(notes))
+
+
+def _depth(cube_mm: float, angle_deg: float, geometry: Geometry) -> np.ndarray:
+    """(row, col) how far a ray runs in the model's volume, over the volume's side; 1 at most."""
+    side = 16
+    chords = project(torch.ones(1, side, side, side), (cube_mm / side,) * 3, geometry, [angle_deg])[0, 0]
+    return np.asarray((chords / cube_mm).clamp(max=1))
 
 
 def _from_zero_to_one(values: np.ndarray, seen: np.ndarray, level: float | None) -> np.ndarray:
+    """`values` with the unattenuated beam's level, or what stands for it, at 0 and the thickest seen at 1."""
     thin, thick = (float(v) for v in np.percentile(values[seen], (2, THICKEST)))
     if level is None:
         level = (thin - THINNEST * thick) / (1 - THINNEST)
     span = thick - level
-    if not span > 0:
-        return np.zeros_like(values)
-    return np.where(seen, ((values - level) / span).clip(0, 1), 0).astype(np.float32)
+    return np.asarray(((values - level) / span).clip(0, 1)) if span > 0 else np.zeros_like(values)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from xr2ct.config import Experiment
-from xr2ct.errors import UserError
+from xr2ct.errors import UserError, nearest
 from xr2ct.projection.geometry import VIEW_ANGLES, Geometry, parse_angle
-from xr2ct.projection.views import read_view
+from xr2ct.projection.placing import ACCEPTED
+from xr2ct.projection.radiograph import RadiographView, is_dicom, read_radiograph
+from xr2ct.projection.views import read_view, scale_views
 from xr2ct.reconstruction.beams import XRays
+from xr2ct.reconstruction.familiar import FILE, Familiar, Familiarity
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class Pictures:
     """By angle in degrees."""
     xrays: XRays
     notes: tuple[str, ...] = ()
-    """What had to be assumed of them or was done to them, a line each."""
+    """What had to be assumed of them or was done to them, and which lie far from the training X-rays."""
+    familiarity: tuple[Familiarity, ...] = ()
+    """How far each view lies from the training X-rays; empty where the checkpoint does not say what these
+    look like."""
 
 
 def read_pictures(
@@ -33,16 +39,73 @@ def read_pictures(
     geometry: Geometry,
     *,
     png_scale: float | None = None,
+    detector_mm: float | None = None,
+    accept: Collection[str] = (),
+    familiar: Familiar | None = None,
 ) -> Pictures:
     """The X-rays ``ANGLE=FILE`` or ``NAME=FILE`` that `experiment`'s mapper takes, seen by `geometry`.
 
     A .mha, .npy or .png holds line integrals (`views.read_view`); a .png needs `png_scale`, the line integral
-    of its brightest grey level. Raises `UserError` for views other than the mapper's, and for a file that is
-    not what it should be.
+    of its brightest grey level. A DICOM file holds a radiograph (`radiograph.read_radiograph`, which takes
+    `detector_mm` and `accept`); its largest line integral is taken to be that of the training X-rays.
+    `familiar` is what these look like (`familiar.load_familiar`). Raises `UserError` for views other than the
+    mapper's, for a file that is not what it should be, for an `accept` that is none, and for a radiograph
+    where `data.xray_scale` is a line integral and nothing tells those of training.
     """
+    for name in accept:
+        if name not in ACCEPTED:
+            raise UserError(f"--accept {name}: {nearest(name, ACCEPTED)}")
+    assert experiment.resolved is not None
+    cube_mm = experiment.resolved.cube_mm
     files = _by_angle(views, experiment.data.views)
-    stack = [read_view(file, angle, geometry, png_scale) for angle, file in files.items()]
-    return Pictures(files, XRays(torch.from_numpy(np.stack(stack))))
+    read: list[RadiographView] = []
+    notes: list[str] = []
+    calibrated = True
+    for place, (angle, file) in enumerate(files.items()):
+        if not is_dicom(file):
+            read.append(_all_seen(read_view(file, angle, geometry, png_scale)))
+            continue
+        calibrated = False
+        view = read_radiograph(file, angle, geometry, cube_mm=cube_mm, detector_mm=detector_mm, accept=accept)
+        notes += [f"{file}: {note}" for note in view.notes]
+        largest = largest_line_integral(place, str(file), experiment, familiar)
+        read.append(replace(view, line_integrals=view.line_integrals * largest))
+    line_integrals = np.stack([view.line_integrals for view in read])
+    seen = None if calibrated else torch.from_numpy(np.stack([view.seen for view in read]))
+    found = _compare(line_integrals, experiment, familiar)
+    notes += [str(one) for one in found if one.far]
+    if not calibrated and familiar is None:
+        notes.append("the checkpoint does not say what the X-rays looked like that it learnt from")
+    return Pictures(files, XRays(torch.from_numpy(line_integrals), seen, calibrated), tuple(notes), found)
+
+
+def largest_line_integral(
+    place: int, where: str, experiment: Experiment, familiar: Familiar | None
+) -> np.float32:
+    """What a radiograph's thickest part stands for: that of the training X-rays of the view at `place`.
+
+    1 where these are not known and their scale is their own maximum; `UserError` where that is another.
+    """
+    if familiar is not None:
+        return np.float32(familiar.maximum[place])
+    if experiment.data.xray_scale != "max":
+        raise UserError(
+            f"{where}: a radiograph's gain is unknown, and this checkpoint's X-rays are scaled by a line "
+            f"integral (data.xray_scale {experiment.data.xray_scale:g}); it needs {FILE} of its run"
+        )
+    return np.float32(1)
+
+
+def _all_seen(line_integrals: np.ndarray) -> RadiographView:
+    return RadiographView(line_integrals, np.ones(line_integrals.shape, bool), ())
+
+
+def _compare(
+    line_integrals: np.ndarray, experiment: Experiment, familiar: Familiar | None
+) -> tuple[Familiarity, ...]:
+    if familiar is None:
+        return ()
+    return tuple(familiar.compare(scale_views(line_integrals, experiment.data.xray_scale)))
 
 
 def _by_angle(views: Sequence[str], trained: Sequence[float]) -> dict[float, Path]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,15 +18,13 @@ from torch import Tensor
 from xr2ct.config import Way
 from xr2ct.errors import UserError
 from xr2ct.projection.views import scale_views
+from xr2ct.reconstruction.align import Aligned, align
 from xr2ct.reconstruction.beams import Beams, XRays
 from xr2ct.reconstruction.doubt import Draws, SampleDraws, Spread, build_draws
 from xr2ct.reconstruction.refine import Refined, refine
 from xr2ct.stages import Stages
 from xr2ct.weights import Which, checkpoint_geometry
 from xr2ct.window import HuWindow
-
-if TYPE_CHECKING:
-    from xr2ct.reconstruction.align import Aligned
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,6 @@ class Maker:
         beams, aligned = self.beams(window), None
         lines = xrays.line_integrals
         if self.way.align:
-            from xr2ct.reconstruction.align import align
-
             aligned = align(lambda lines: self._map(lines, seeds), xrays, beams, self.way.align)
             beams, lines = self.beams(window, aligned), aligned.line_integrals
         views = self.scale(lines)

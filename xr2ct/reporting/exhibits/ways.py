@@ -41,7 +41,7 @@ _CAPTION = (
     "mapper: refined towards the X-rays in at most so many steps, aligned in so many rounds, the mean of so "
     "many samples, or with a standard deviation of each voxel. Change: to the mapper alone, paired by "
     "patient, averaged over seeds, with the 95 % interval of a bootstrap over patients. Re-projection: "
-    "relative error against the X-rays that came in; what comes to lie below the truth's own fits their noise "
+    "relative error against the X-rays that came in; below the truth's own it fits their noise "
     "and the grid. Sharpness: power above half the grid's finest frequency over the truth's, blind to where "
     "it lies; shell correlation: agreement with the truth over all frequencies."
 )
@@ -49,7 +49,7 @@ _CAPTION = (
 
 @exhibit("ways")
 def make_ways(study: Study) -> Table | None:
-    """By cohort, system and way; of each run's best checkpoint. None where nothing was made in another way."""
+    """By cohort, system and way; of the best checkpoints. None where nothing was made in another way."""
     rows = [row for system in study.systems for row in _rows(study, system)]
     if not rows:
         return None

@@ -18,6 +18,7 @@ from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.geometry import Geometry
 from xr2ct.reconstruction.beams import Beams
 from xr2ct.reconstruction.calibration import header, read_calibration
+from xr2ct.reconstruction.familiar import load_familiar
 from xr2ct.reconstruction.make import Made, Maker
 from xr2ct.reconstruction.pictures import read_pictures
 from xr2ct.reconstruction.provenance import provenance
@@ -54,11 +55,13 @@ def reconstruct(
     *,
     geometry: Geometry | None = None,
     png_scale: float | None = None,
+    detector_mm: float | None = None,
+    accept: Sequence[str] = (),
 ) -> list[Path]:
     """Write the volume that a checkpoint makes of `views`, each ``ANGLE=FILE`` or ``NAME=FILE``.
 
     checkpoint: a folder of training's, or a file of `xr2ct export`. Views are as `pictures.read_pictures`
-    takes them. `geometry` is what the X-rays were taken with, where the user states it. Returns the files:
+    takes them, which says what `png_scale`, `detector_mm` and `accept` are. `geometry` is what the X-rays were taken with, where the user states it. Returns the files:
     the volume, and where asked for NAME-doubt and NAME-unseen beside it. Raises `UserError` for views, sizes
     or a geometry that the checkpoint was not trained for, for a limit that nothing fits into, and for a way
     that it cannot go.
@@ -72,7 +75,15 @@ def reconstruct(
     trained = checkpoint_geometry(experiment)
     if geometry is not None:
         _check_geometry(geometry, trained)
-    given = read_pictures(views, experiment, trained, png_scale=png_scale)
+    given = read_pictures(
+        views,
+        experiment,
+        trained,
+        png_scale=png_scale,
+        detector_mm=detector_mm,
+        accept=accept,
+        familiar=load_familiar(checkpoint),
+    )
     for note in given.notes:
         log.warning("%s", note)
     maker = Maker.of(checkpoint, stages, asked.way, asked.which, asked.device)
@@ -85,7 +96,7 @@ def reconstruct(
     xrays = given.xrays.to(asked.device)
     scaled = maker.scale(xrays.line_integrals)
     made = maker(xrays, content_seeds(scaled[0].cpu().numpy()).to(asked.device), window)
-    told = provenance(checkpoint, stages, given.files, which=asked.which, way=asked.way, self_test=tested)
+    told = provenance(checkpoint, stages, given.files, way=asked.way, self_test=tested)
     images = {"": _Image(made.unit, window.to_hu, told | _found(made))}
     if made.doubt is not None:
         images["doubt"] = _doubt_image(checkpoint, maker, made, asked, window, told)
@@ -117,8 +128,7 @@ def _doubt_image(
     assert made.doubt is not None
     label, sd = asked.way.label, made.doubt
     kept = read_calibration(checkpoint, label)
-    weights = maker.stages.model.about.stages[0].weights if maker.stages.model else asked.which
-    if kept is not None and kept.applies_to(maker.over, weights):
+    if kept is not None and kept.applies_to(maker.over, maker.stages.which):
         sd = kept.apply(made.unit, sd, window, maker.cube_mm)
     else:
         kept = None

@@ -32,10 +32,13 @@ class Stages:
         experiment: Experiment,
         before: StageBefore | None = None,
         model: Model | None = None,
+        which: Which = "mapper",
     ) -> None:
         self.mapper, self.experiment, self.before = mapper, experiment, before
         self.model = model
         """The file of `xr2ct export` that it is of, which holds more than weights; None of a folder."""
+        self.which = which
+        """The mapper's weights as trained, or their average; of a file as was chosen when it was written."""
         data = experiment.data
         self.tiling = None if data.window is None else Tiling.of(data.size, data.window)
         """How the volume is cut where it is not made whole; as it was learnt, unless set otherwise."""
@@ -120,13 +123,14 @@ def load_stages(
     mapper, experiment = load_mapper(checkpoint, which, device)
     if experiment.coarse is not None and before is None:
         before = load_stage_before(checkpoint, device)
-    return Stages(mapper, experiment, before)
+    return Stages(mapper, experiment, before, which=which)
 
 
 def _of_model(model: Model, stage: int, device: torch.device | str, before: StageBefore | None) -> Stages:
     if before is None and stage + 1 < len(model.experiments):
         before = StageBefore(_of_model(model, stage + 1, device, None))
-    return Stages(model_mapper(model, stage, device), model.experiments[stage], before, model)
+    mapper, which = model_mapper(model, stage, device), model.about.stages[stage].weights
+    return Stages(mapper, model.experiments[stage], before, model, which)
 
 
 def load_stage_before(checkpoint: Path, device: torch.device | str = "cpu") -> StageBefore:

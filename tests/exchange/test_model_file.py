@@ -20,12 +20,14 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 from tiny import resolved
 
 from xr2ct.cli import main
 from xr2ct.cohorts import catalogue
 from xr2ct.config import Experiment, dump
+from xr2ct.errors import UserError
 from xr2ct.evaluation.results import COLUMNS, commit_rows
 from xr2ct.exchange import export_model
 from xr2ct.exchange.model_card import METRICS
@@ -35,6 +37,14 @@ from xr2ct.models.mapper import build_mapper
 from xr2ct.projection.export import project_ct
 from xr2ct.projection.geometry import Geometry
 from xr2ct.reconstruction import self_test
+from xr2ct.reconstruction.calibration import (
+    Calibration,
+    read_calibration,
+    read_stand_in,
+    write_calibration,
+    write_stand_in,
+)
+from xr2ct.reconstruction.familiar import FILE, Familiar, load_familiar
 from xr2ct.run import Run
 from xr2ct.stages import load_stages
 from xr2ct.windows import Tiling
@@ -297,12 +307,75 @@ def test_a_volume_says_where_it_came_from(model: Path, views: list[str], tmp_pat
 def test_extras_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = {"mean": np.arange(6, dtype=np.float64).reshape(2, 3), "n": np.array(3)}
     extras = {"familiar": Extra(arrays, {"of": [1, None, "x"]}), "empty": Extra()}
-    monkeypatch.setattr(export_model, "collect_extras", lambda run, checkpoint: extras)
+    monkeypatch.setattr(export_model, "collect_extras", lambda checkpoint: extras)
     assert main(["export", str(checkpoint(tmp_path / "c")), "--to", str(tmp_path / "m.xr2ct")]) == 0
     held = read_model(tmp_path / "m.xr2ct").extras
     assert held.keys() == extras.keys() and held["familiar"].values == extras["familiar"].values
     for key, array in arrays.items():
         np.testing.assert_array_equal(held["familiar"].arrays[key], array)
+
+
+def kept_beside(run: Run, cases: int = 16) -> None:
+    """What the X-rays learnt from look like, and how doubt is calibrated in two ways."""
+    drawn = np.random.default_rng(1).random((cases, 2, 32, 32))
+    save_arrays(Familiar.of((90.0, 0.0), drawn, drawn.max((2, 3))).arrays(), run.path / FILE)
+    for way in ("doubt-views", "doubt-ensemble"):
+        told = Calibration(
+            way=way,
+            draws=("a", "b"),
+            weights="mapper",
+            fitted_on="0" * 16,
+            patients=3,
+            voxels=9,
+            place=1.5,
+            deviation=0.5,
+            edge_mm=2,
+            place_hu=(3.0,) * 4096,
+            intervals={95: 2.5},
+            coverage_before={95: 0.5},
+            coverage_after={95: 0.9},
+        )
+        write_calibration(run, 3, told)
+    write_stand_in(run, torch.from_numpy(drawn.mean(0)), (90.0, 0.0))
+
+
+def test_what_a_reconstruction_needs_of_the_run_comes_along(tmp_path: Path) -> None:
+    run, file = made_run(tmp_path / "run"), tmp_path / "m.xr2ct"
+    kept_beside(run)
+    assert main(["export", str(run.path), "--to", str(file)]) == 0
+    x_rays = np.random.default_rng(2).random((2, 32, 32))
+    there, here = (load_familiar(place) for place in (run.best, file))
+    assert there is not None and here is not None and here.compare(x_rays) == there.compare(x_rays)
+    assert read_calibration(file, "doubt-views") == read_calibration(run.best, "doubt-views")
+    assert torch.equal(read_stand_in(file), read_stand_in(run.best))
+    assert read_calibration(file, "doubt-ensemble") is None  # it is one member alone
+
+
+def test_nothing_comes_along_of_few_private_patients(tmp_path: Path, own_cohort: str) -> None:
+    """A mean X-ray of a handful is theirs."""
+    run = made_run(tmp_path / "run", data={"cohort": own_cohort, "stores": tmp_path})
+    kept_beside(run)
+    assert main(["export", str(run.path), "--to", str(tmp_path / "m.xr2ct")]) == 0
+    assert read_model(tmp_path / "m.xr2ct").extras == {}
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 1), ()])
+def test_hostile_extras_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    run, file = made_run(tmp_path / "run"), tmp_path / "m.xr2ct"
+    kept_beside(run)
+    assert main(["export", str(run.path), "--to", str(file)]) == 0
+    for key in ("mean", "variance", "distances", "angles_deg"):
+        with pytest.raises(UserError, match=r"changed\.xr2ct: familiar: damaged"):
+            load_familiar(changed(file, **{f"extras__familiar__{key}": torch.zeros(shape)}))
+
+    with pytest.raises(UserError, match="its mean training view is of another shape"):
+        read_stand_in(changed(file, extras__doubt__views=torch.zeros(shape)))
+
+    def of_words(about: dict[str, Any]) -> None:
+        about["extras"]["doubt"]["doubt-views"]["place_hu"] = "everywhere"
+
+    with pytest.raises(UserError, match=r"changed\.xr2ct: doubt: doubt-views: place_hu"):
+        read_calibration(changed(file, of_words), "doubt-views")
 
 
 # Its self-test

@@ -17,9 +17,11 @@ from xr2ct.cohorts.names import IN_DISTRIBUTION
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.evaluation.reprojection import project_hu
-from xr2ct.exchange.model_card import compose_card
+from xr2ct.exchange.model_card import Card, compose_card
 from xr2ct.exchange.model_file import FORMAT, SUFFIX, About, Extra, Model, StageAbout, read_model, write_model
 from xr2ct.exchange.portable import portable
+from xr2ct.reconstruction import calibration
+from xr2ct.reconstruction.familiar import EXTRA, LEAST_CASES, load_familiar
 from xr2ct.reconstruction.self_test import make_self_test
 from xr2ct.run import Run
 from xr2ct.stages import load_stages, stage_before
@@ -75,20 +77,29 @@ def export_model(source: Path, to: Path, which: Which = "mapper") -> ExportedMod
         experiments.append(experiment)
     test = make_self_test(stages, phantom_views(experiments[0]))
     tensors |= {"self-test/views": test.views.half(), "self-test/volume": test.volume}
-    extras = collect_extras(_run_of(checkpoint), checkpoint)
+    card = compose_card(tuple(experiments), checkpoint.name, which, _run_of(checkpoint))
+    extras = collect_extras(checkpoint) if _shareable(card) else {}
     for name, extra in extras.items():
         for key, array in extra.arrays.items():
             tensors[f"extras/{name}/{key}"] = torch.from_numpy(np.ascontiguousarray(array))
-    card = compose_card(tuple(experiments), checkpoint.name, which, _run_of(checkpoint))
     values = {name: dict(extra.values) for name, extra in extras.items()}
     told = About(format=FORMAT, version=__version__, stages=tuple(about), card=card, extras=values)
     write_model(to, told, tensors)
     return ExportedModel(read_model(to))
 
 
-def collect_extras(run: Run | None, checkpoint: Path) -> dict[str, Extra]:
-    """What parts of a reconstruction keep of this run, by name."""
-    return {}
+def collect_extras(checkpoint: Path) -> dict[str, Extra]:
+    """What parts of a reconstruction have kept of a checkpoint's run, by name."""
+    familiar, doubt = load_familiar(checkpoint), calibration.as_extra(checkpoint)
+    found = {EXTRA: None if familiar is None else Extra(familiar.arrays()), calibration.EXTRA: doubt}
+    return {name: extra for name, extra in found.items() if extra is not None}
+
+
+def _shareable(card: Card) -> bool:
+    """Whether what was kept of the X-rays learnt from, means above all, is of nobody in particular: those
+    patients are public, or they are many."""
+    learnt = card.learnt[0]
+    return learnt.cohort.public or (learnt.patients or 0) >= LEAST_CASES
 
 
 def phantom_views(experiment: Experiment) -> np.ndarray:

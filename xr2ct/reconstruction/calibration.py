@@ -39,11 +39,14 @@ from torch import Tensor
 from xr2ct.config import Section, validate
 from xr2ct.errors import UserError, WorkFailed, first_line
 from xr2ct.evaluation.doubt import LEAST_HU, LEVELS, normal_factor
+from xr2ct.exchange.model_file import Extra, read_model
 from xr2ct.run import Run, step_name, write_atomically
 from xr2ct.seeds import generator
 from xr2ct.window import HuWindow
 
 FORMAT = 1
+EXTRA = "doubt"
+"""In a file of `xr2ct export`: calibrations by way, and the mean view."""
 CELLS = 16
 """Along each side of the cube, of the error by place."""
 VOXELS_A_PATIENT = 20_000
@@ -185,10 +188,15 @@ def write_calibration(run: Run, step: int, calibration: Calibration) -> Path:
 
 
 def read_calibration(checkpoint: Path, way: str) -> Calibration | None:
-    """Of a checkpoint, from its run or from a folder `doubt` in it; None where there is none.
+    """Of a checkpoint, from its run, from a folder `doubt` in it or from the file that it is; None where
+    there is none.
 
     `UserError` for a file that is no calibration.
     """
+    if checkpoint.is_file():
+        held = read_model(checkpoint).extras.get(EXTRA)
+        told = None if held is None else held.values.get(way)
+        return None if told is None else validate(Calibration, told, f"{checkpoint}: {EXTRA}: {way}")
     place = checkpoint.resolve()
     files = [place / _FOLDER / f"{way}.json"]
     if len(place.parents) > 1:
@@ -218,7 +226,16 @@ def write_stand_in(run: Run, views: Tensor, angles_deg: Sequence[float]) -> Path
 
 def read_stand_in(checkpoint: Path) -> Tensor:
     """(view, row, col) float32, as `write_stand_in` kept it in the checkpoint's run, or in a folder `doubt`
-    in the checkpoint; `UserError` where it is not there."""
+    in the checkpoint, or in the file that it is; `UserError` where it is not there."""
+    if checkpoint.is_file():
+        model = read_model(checkpoint)
+        held = model.extras.get(EXTRA)
+        if held is None or _VIEWS not in held.arrays:
+            raise UserError(f"{checkpoint}: doubt: views: it came without the mean training view")
+        mean = torch.from_numpy(held.arrays[_VIEWS]).float()
+        if mean.ndim != 3 or len(mean) != len(model.experiments[0].data.views):
+            raise UserError(f"{checkpoint}: doubt: views: its mean training view is of another shape")
+        return mean
     place = checkpoint.resolve()
     for folder in (place, *place.parents[1:2]):
         file = folder / _FOLDER / _STAND_IN
@@ -233,6 +250,26 @@ def read_stand_in(checkpoint: Path) -> Tensor:
         f"{checkpoint}: doubt: views: its run lacks {_FOLDER}/{_STAND_IN}, the mean training view; "
         "`xr2ct evaluate` with a way of doubt: views writes it"
     )
+
+
+def calibrations(checkpoint: Path) -> dict[str, Calibration]:
+    """Of a checkpoint's folder, by way, as `read_calibration` finds them."""
+    place = checkpoint.resolve()
+    folders = (place / _FOLDER, place.parents[1] / _FOLDER / place.name)
+    ways = sorted({file.stem for folder in folders for file in folder.glob("*.json")})
+    return {way: found for way in ways if (found := read_calibration(checkpoint, way)) is not None}
+
+
+def as_extra(checkpoint: Path) -> Extra | None:
+    """What a file to hand on takes along of a checkpoint's folder: all but ensembles, of which it is one
+    member; None where there is nothing."""
+    alone = {way: kept for way, kept in calibrations(checkpoint).items() if "ensemble" not in way}
+    try:
+        arrays = {_VIEWS: read_stand_in(checkpoint).numpy()}
+    except UserError:
+        arrays = {}
+    values = {way: kept.model_dump(mode="json") for way, kept in alone.items()}
+    return Extra(arrays, values) if arrays or values else None
 
 
 def header(doubt: str, draws: Sequence[str], calibration: Calibration | None) -> dict[str, str]:

@@ -20,10 +20,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from xr2ct.errors import UserError
+from xr2ct.exchange.model_file import read_model
 from xr2ct.projection.geometry import VIEW_ANGLES
 
 FILE = "xrays.safetensors"
 """In a run's folder, or beside a checkpoint's weights."""
+EXTRA = "familiar"
+"""In a file of `xr2ct export`."""
 LEAST_CASES = 16
 """Fewer training cases say nothing of a distribution."""
 FAR = 0.99
@@ -128,10 +131,26 @@ class Familiar:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Familiar:
-        """The inverse of `arrays`; `ValueError` where one is missing or another is there."""
+        """The inverse of `arrays`; `ValueError` where one is missing, does not fit, or is one too many."""
         names = {field.name for field in fields(cls)}
         if set(arrays) != names:
             raise ValueError(f"expected {', '.join(sorted(names))}, got {', '.join(sorted(arrays))}")
+        views, figures = arrays["angles_deg"].size, len(_QUANTILES) + len(_SCALES)
+        kept = arrays["variance"].shape[-1] if arrays["variance"].ndim else 0
+        shapes: dict[str, tuple[int, ...]] = {
+            "angles_deg": (views,),
+            "maximum": (views,),
+            "mean": (views, _SIDE**2),
+            "components": (views, kept, _SIDE**2),
+            "variance": (views, kept),
+            "left_over": (views,),
+            "spread_mean": (views, figures),
+            "whitener": (views, figures, figures),
+        }
+        wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+        theirs = arrays["distances"]
+        if wrong or not views or theirs.ndim != 2 or theirs.shape[0] != views or not theirs.size:
+            raise ValueError(f"{(wrong or ['distances'])[0]} is of another shape")
         return cls(**arrays)
 
     def _model(self, view: int) -> _Model:
@@ -144,10 +163,23 @@ _Model = tuple[np.ndarray, ...]
 
 
 def load_familiar(checkpoint: Path) -> Familiar | None:
-    """Of the training X-rays of a checkpoint, from beside its weights or from its run; None without them.
+    """Of the training X-rays of a checkpoint, from beside its weights, from its run or from the file that it
+    is; None without them.
 
     Raises `UserError` where the file is damaged.
     """
+    if checkpoint.is_file():
+        model = read_model(checkpoint)
+        held = model.extras.get(EXTRA)
+        if held is None:
+            return None
+        try:
+            found = Familiar.from_arrays(held.arrays)
+            if tuple(found.angles_deg) != model.experiments[0].data.views:
+                raise ValueError("of other views")
+        except ValueError as error:
+            raise UserError(f"{checkpoint}: {EXTRA}: damaged ({error})") from None
+        return found
     for file in (checkpoint / FILE, checkpoint.resolve().parents[1] / FILE):
         if file.is_file():
             try:

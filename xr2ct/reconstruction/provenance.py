@@ -9,7 +9,6 @@ from pathlib import Path
 from xr2ct import __version__
 from xr2ct.config import Way
 from xr2ct.stages import Stages
-from xr2ct.weights import Which
 
 
 def provenance(
@@ -17,7 +16,6 @@ def provenance(
     stages: Stages,
     files: Mapping[float, Path],
     *,
-    which: Which = "mapper",
     way: Way | None = None,
     self_test: str = "none",
 ) -> dict[str, str]:
@@ -28,12 +26,12 @@ def provenance(
     """
     way, model = way or Way(), stages.model
     digests = ((f"{angle:g}", file_sha256(file)) for angle, file in files.items())
-    weights = checkpoint / f"{which}.safetensors"
+    weights = checkpoint / f"{stages.which}.safetensors"
     return {
         "xr2ct_version": __version__,
         "xr2ct_experiment": stages.experiment.name,
         "xr2ct_checkpoint": checkpoint.resolve().name if model is None else model.about.stages[0].checkpoint,
-        "xr2ct_weights": which if model is None else model.about.stages[0].weights,
+        "xr2ct_weights": stages.which,
         "xr2ct_model_sha256": file_sha256(weights) if model is None else model.sha256,
         "xr2ct_self_test": self_test,
         "xr2ct_way": way.label or "mapper",

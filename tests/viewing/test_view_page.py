@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import known_patient as patient
 import numpy as np
-import patient
 import pytest
-from conftest import Viewer
+from chest_volumes import write_radiograph
+from viewer import Viewer
 
 from xr2ct.cli import main
 from xr2ct.errors import UserError
+from xr2ct.projection.geometry import NAMED
+from xr2ct.reconstruction.provenance import file_sha256
 from xr2ct.viewing.page import write_view
 from xr2ct.viewing.volumes import Volume, read_hu, read_map, shrink
-from xr2ct.viewing.xrays import project_view, views_of
+from xr2ct.viewing.xrays import Given, project_view, views_of
 
 ANGLES = (0.0, 90.0, 180.0)
 LONGER = 1.25
@@ -367,6 +371,49 @@ def test_an_x_ray_of_the_volume_itself_differs_in_nothing(folder: Path) -> None:
     assert views[0].taken is not None
     assert views[0].relative_l2 == pytest.approx(1 - 1 / LONGER, rel=1e-4)
     assert np.allclose(views[0].taken, LONGER * views[0].made, atol=1e-4)
+
+
+def test_an_array_is_an_x_ray_by_the_geometry_that_is_stated(folder: Path, tmp_path: Path) -> None:
+    """Of as many pixels as it has."""
+    volume = read_hu(folder / "made.mha")
+    np.save(tmp_path / "x.npy", np.ones((32, 32), np.float32))
+    (view, lateral) = views_of(volume, [f"0={tmp_path / 'x.npy'}"], Given(NAMED["chest-1800"]))
+    assert (view.geometry.sid_mm, view.geometry.pixels) == (1800, 32)
+    assert lateral.geometry == NAMED["chest-1800"]
+
+
+def test_a_radiograph_has_no_scale_of_its_own(folder: Path, tmp_path: Path) -> None:
+    """One that shows what the volume would, with another gain and offset, differs from it in next to nothing;
+    of the same upside down, the correlation tells."""
+    volume, x2ct = read_hu(folder / "made.mha"), NAMED["x2ct"]
+    shown = project_view(volume, x2ct, 180.0)
+    for name, picture in (("right", shown), ("wrong", shown[::-1])):
+        # Columns as it hangs: the patient's right on the left.
+        grey = np.rint(700 + 900 * picture[:, ::-1]).astype("<u2")
+        elements = {"PixelData": grey.tobytes(), "Rows": 256, "Columns": 256, "WindowCenter": 2000}
+        spacing = {"ImagerPixelSpacing": [x2ct.pixel_mm] * 2, "WindowWidth": 4000}
+        write_radiograph(tmp_path / f"{name}.dcm", 0, "P", f"1.2.{len(name)}", **elements, **spacing)
+    view = views_of(volume, [f"PA={tmp_path / 'right.dcm'}"], Given(x2ct))[0]
+    assert view.relative_l2 is not None and view.relative_l2 < 0.02
+    assert "correlation is 1.00" in view.notes[-1]
+    wrong = views_of(volume, [f"PA={tmp_path / 'wrong.dcm'}"], Given(x2ct), truth=volume)[0]
+    assert wrong.relative_l2 == wrong.floor
+    assert wrong.relative_l2 is not None and wrong.relative_l2 > 4 * view.relative_l2
+    with pytest.raises(UserError, match="does not say where the patient was"):
+        views_of(volume, [f"PA={tmp_path / 'right.dcm'}"])
+
+
+def test_whether_the_volume_was_made_from_an_x_ray(folder: Path) -> None:
+    digest = file_sha256(folder / "angle_000.mha")
+    volume = read_hu(folder / "made.mha")
+    for told, expected in (
+        (f"0:{digest}", "the volume was made from this file"),
+        (f"0:{digest[::-1]}", "not the file that the volume was made from"),
+        (f"90:{digest}", "made of views at 90°, not of this one"),
+    ):
+        made = replace(volume, header={"xr2ct_views_sha256": told})
+        assert expected in views_of(made, [f"AP={folder / 'angle_000.mha'}"])[0].notes[0]
+    assert views_of(volume, [f"AP={folder / 'angle_000.mha'}"])[0].notes == ()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xr2ct.cli.arguments import above_zero, command, geometry_arguments, positive, stated_geometry
+from xr2ct.cli.arguments import above_zero, command, positive
 
 
 def add_view(commands: Any) -> None:
@@ -21,7 +21,7 @@ def add_view(commands: Any) -> None:
     )
     p.add_argument(
         "--xray", action="append", default=[], metavar="ANGLE|NAME=FILE",
-        help="an X-ray that came in, to compare the volume with: .mha, .npy or .png; repeat",
+        help="an X-ray that came in, to compare the volume with: .mha, .npy, .png or DICOM; repeat",
     )  # fmt: skip
     p.add_argument(
         "--doubt", type=Path, default=None, metavar="FILE", help="standard deviation in HU, same grid"
@@ -33,8 +33,18 @@ def add_view(commands: Any) -> None:
     p.add_argument(
         "--out", type=Path, default=None, metavar="PAGE.html", help="default: the volume's name, .html"
     )
-    geometry_arguments(p)
+    p.add_argument(
+        "--geometry", default=None, help="what the X-rays were taken with (default: what their .mha says)"
+    )
     p.add_argument("--png-scale", type=above_zero, default=None, help="line integral of a .png's white")
+    p.add_argument(
+        "--detector-mm", type=above_zero, default=None, metavar="MM",
+        help="long side of a radiograph on the detector, where its header does not say",
+    )  # fmt: skip
+    p.add_argument(
+        "--accept", action="append", choices=("view", "distance", "spacing"), default=[],
+        help="overrule what a radiograph's header says of it; repeat",
+    )  # fmt: skip
     p.add_argument("--cube-mm", type=above_zero, default=None, metavar="MM", help="side of a .npy's cube")
     p.add_argument(
         "--max-size", type=positive, default=None, metavar="N",
@@ -43,8 +53,11 @@ def add_view(commands: Any) -> None:
 
 
 def run_view(args: argparse.Namespace) -> None:
+    from xr2ct.projection.geometry import named_geometry
     from xr2ct.viewing.page import MAX_SIZE, write_view
+    from xr2ct.viewing.xrays import Given
 
+    geometry = named_geometry(args.geometry) if args.geometry else None
     page = write_view(
         args.volume,
         args.out or _beside(args.volume),
@@ -52,8 +65,7 @@ def run_view(args: argparse.Namespace) -> None:
         doubt=args.doubt,
         unseen=args.unseen,
         truth=args.truth,
-        geometry=stated_geometry(args),
-        png_scale=args.png_scale,
+        given=Given(geometry, args.png_scale, args.detector_mm, args.accept),
         cube_mm=args.cube_mm,
         max_size=args.max_size or MAX_SIZE,
     )

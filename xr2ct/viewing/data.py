@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 _GZIP_LEVEL = 6
-_MOST = np.iinfo(np.int16).max
+_NONE, _MOST = np.iinfo(np.int16).min, np.iinfo(np.int16).max
 
 
 def packed(values: np.ndarray) -> str:
@@ -29,10 +29,14 @@ def packed(values: np.ndarray) -> str:
 
 
 def scaled(values: np.ndarray, step: float) -> tuple[np.ndarray, float]:
-    """int16 and the factor that they are to be multiplied by: `step`, or more where int16 holds no more."""
-    largest = float(np.abs(values).max(initial=0.0))
-    scale = max(step, largest / _MOST)
-    return np.rint(values / scale).astype(np.int16), scale
+    """int16 and the factor that they are to be multiplied by: `step`, or more where int16 holds no more.
+
+    What is no number becomes −32768, which nothing else does.
+    """
+    known = np.isfinite(values)
+    kept = np.where(known, values, 0)
+    scale = max(step, float(np.abs(kept).max(initial=0.0)) / _MOST)
+    return np.where(known, np.rint(kept / scale), _NONE).astype(np.int16), scale
 
 
 def told(shape: tuple[int, ...], scale: float = 1.0) -> dict[str, Any]:

@@ -46,7 +46,8 @@ function tellValues() {
   at("values").caption.textContent = cursor ? "Under the cursor" : "At the crosshair";
   const rows = [["HU", number(valueOf("volume", place))]];
   if (arrays.truth) rows.push(["Truth", number(valueOf("truth", place))]);
-  for (const [name, map] of Object.entries(about.maps)) {
+  for (const name of overlays.slice(1)) {
+    const map = about.maps[name];
     const value = number(valueOf(name, place) * map.scale, map.scale < 1 ? 1 : 0);
     rows.push(name === "doubt" ? ["Doubt", `± ${value} HU`] : ["Unseen", `${value} HU`]);
   }
@@ -108,7 +109,7 @@ function legend(id, low, high, of) {
 
 // Overlays.
 const LIKE = { none: "No overlay", doubt: "Doubt, standard deviation", unseen: "Unseen by the X-rays" };
-const overlays = ["none", ...Object.keys(about.maps)];
+const overlays = ["none"]; // and those that are unpacked
 
 function setOverlay(name, text = LIKE[name]) {
   state.overlay = name;
@@ -303,23 +304,37 @@ async function start() {
     return;
   }
   arrays.volume = await unpack("volume", shape);
-  if (about.truth) arrays.truth = await unpack("truth", shape);
-  for (const name of Object.keys(about.maps)) arrays[name] = await unpack(name, shape);
   panels.push(...Object.keys(PLANES).map((name) => new Panel(name)));
   pictures = await buildViews();
   panels.forEach(watchPanel);
   pictures.forEach(watchPicture);
   watchControls();
   at("truth-choice").hidden = !about.truth;
-  at("overlay-choice").hidden = overlays.length === 1;
+  at("overlay-choice").hidden = !Object.keys(about.maps).length;
   for (const name of ["doubt", "unseen"]) at(`${name}-choice`).hidden = !about.maps[name];
   at("notes").hidden = !at("notes").children.length;
   legend("difference-legend", -state.differences, state.differences,
     (share) => colour(2 * share - 1, true).map((part) => Math.abs(2 * share - 1) * part));
   setOverlay("none", "");
   setWindow(state.level, state.width);
+  await new Promise(requestAnimationFrame);
+  document.body.dataset.drawn = Math.round(performance.now());
+  await startRest();
+}
+
+// What the first picture can do without.
+async function startRest() {
+  say("Unpacking the rest…");
+  if (about.truth) arrays.truth = await unpack("truth", shape);
+  at("truth-choice").disabled = false;
+  for (const name of Object.keys(about.maps)) {
+    arrays[name] = await unpack(name, shape);
+    overlays.push(name);
+  }
+  at("overlay-choice").disabled = false;
   say("");
-  requestAnimationFrame(() => { document.body.dataset.drawn = Math.round(performance.now()); });
+  redraw(false);
+  document.body.dataset.complete = Math.round(performance.now());
 }
 
 start().catch((error) => {

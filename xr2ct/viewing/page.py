@@ -20,11 +20,11 @@ import numpy as np
 from xr2ct import __version__
 from xr2ct.cohorts.volume import clip_hu
 from xr2ct.errors import UserError
-from xr2ct.projection.geometry import Geometry, column_direction
+from xr2ct.projection.geometry import column_direction
 from xr2ct.run import write_atomically
 from xr2ct.viewing.data import packed, scaled, told
 from xr2ct.viewing.volumes import Volume, read_hu, read_map, read_truth, shrink
-from xr2ct.viewing.xrays import View, views_of
+from xr2ct.viewing.xrays import Given, View, views_of
 
 MAX_SIZE = 256
 """Voxels along an axis that a page carries unless more is asked for: 256³ is some 25 MB of it."""
@@ -45,24 +45,23 @@ def write_view(
     doubt: Path | None = None,
     unseen: Path | None = None,
     truth: Path | None = None,
-    geometry: Geometry | None = None,
-    png_scale: float | None = None,
+    given: Given | None = None,
     cube_mm: float | None = None,
     max_size: int = MAX_SIZE,
 ) -> Path:
     """Write the page of a volume in HU to `out` and return it.
 
-    xrays: ``ANGLE=FILE`` or ``NAME=FILE``, see `views_of`; doubt, unseen: images of HU on the volume's grid,
-    laid over it (a standard deviation; the part that no X-ray tells of, of either sign); truth: the true CT,
-    on that grid. cube_mm: side of a .npy. max_size: voxels along an axis beyond which what is shown is
-    averaged, and says so; X-rays are made of the whole. Raises `UserError` for what cannot be read, does not
-    fit or cannot be written.
+    xrays: ``ANGLE=FILE`` or ``NAME=FILE``, read as `given` says, see `views_of`; doubt, unseen: images of HU
+    on the volume's grid, laid over it (a standard deviation; the part that no X-ray tells of, of either
+    sign); truth: the true CT, on that grid. cube_mm: side of a .npy. max_size: voxels along an axis beyond
+    which what is shown is averaged, and says so; X-rays are made of the whole. Raises `UserError` for what
+    cannot be read, does not fit or cannot be written.
     """
     if out.is_dir():
         raise UserError(f"{out}: a folder; expected the name of an HTML file to write")
     shown = read_hu(volume, cube_mm)
     ct = None if truth is None else read_truth(truth, shown, cube_mm)
-    views = views_of(shown, xrays, geometry, png_scale=png_scale, truth=ct)
+    views = views_of(shown, xrays, given, truth=ct)
     overlays = {
         name: read_map(path, shown, f"the map of {what}", cube_mm)
         for name, what, path in (("doubt", "doubt", doubt), ("unseen", "what is unseen", unseen))
@@ -122,9 +121,10 @@ class _Arrays:
             "geometry": {"sad": g.sad_mm, "sid": g.sid_mm, "detector": g.detector_mm},
             # The patient's right on the left, whichever side the X-rays came from.
             "mirrored": column_direction(view.angle_deg)[0] < -1e-6,
-            "white": _rounded(max(float(np.quantile(p, _STRONG)) for p in pictures.values())),
+            "white": _rounded(max(float(np.nanquantile(p, _STRONG)) for p in pictures.values())),
             "error": _finite(view.relative_l2),
             "floor": _finite(view.floor),
+            "notes": view.notes,
         }
 
 

@@ -27,11 +27,15 @@ const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const millimetres = (axis, index) => first[axis] + index * spacing[axis];
 const offset = ([z, y, x]) => z * strides[0] + y * strides[1] + x;
 
-// Grey levels of every int16: black up to level − width / 2, white from level + width / 2.
-const greys = new Uint8ClampedArray(65536);
+// Pixels of every int16: black up to level − width / 2, white from level + width / 2.
+const greys = new Uint8ClampedArray(4 * 65536).fill(255);
+const grey = new Uint32Array(greys.buffer);
 function setGreys() {
   const low = state.level - state.width / 2;
-  for (let hu = -32768; hu < 32768; hu += 1) greys[hu + 32768] = (255 * (hu - low)) / state.width;
+  for (let hu = -32768; hu < 32768; hu += 1) {
+    const i = 4 * (hu + 32768);
+    greys[i] = greys[i + 1] = greys[i + 2] = (255 * (hu - low)) / state.width;
+  }
 }
 
 // Strengths from 0 to 255 in colour: dark violet to yellow, even in lightness.
@@ -105,14 +109,16 @@ function shown(plane) {
 // RGBA of a plane, into `pixels`.
 function paint(plane, pixels) {
   const values = shown(plane);
-  const difference = state.source === "difference";
-  for (let i = 0; i < values.length; i += 1) {
-    if (difference) {
+  if (state.source === "difference") {
+    for (let i = 0; i < values.length; i += 1) {
       const fraction = clamp(values[i] / state.differences, -1, 1);
       const strong = colour(fraction, true);
       for (let c = 0; c < 3; c += 1) pixels[4 * i + c] = Math.abs(fraction) * strong[c];
-    } else pixels.fill(greys[values[i] + 32768], 4 * i, 4 * i + 3);
-    pixels[4 * i + 3] = 255;
+      pixels[4 * i + 3] = 255;
+    }
+  } else {
+    const whole = new Uint32Array(pixels.buffer);
+    for (let i = 0; i < values.length; i += 1) whole[i] = grey[values[i] + 32768];
   }
   if (state.overlay !== "none") lay(plane, pixels);
 }

@@ -65,7 +65,7 @@ class Picture {
     const image = new ImageData(pixels, pixels);
     values.forEach((value, i) => {
       const to = 4 * this.mirroredIndex(i);
-      const fraction = clamp(value / full, tinted ? -1 : 0, 1);
+      const fraction = clamp((value || 0) / full, tinted ? -1 : 0, 1); // black where nothing was measured
       const strong = tinted ? colour(fraction, true) : [255, 255, 255];
       for (let c = 0; c < 3; c += 1) image.data[to + c] = Math.abs(fraction) * strong[c];
       image.data[to + 3] = 255;
@@ -101,8 +101,8 @@ class Picture {
 
   tell(event) {
     const [column, row] = event ? this.pixel(event) : [];
-    this.value.textContent = event
-      ? this.values[this.mirroredIndex(row * this.camera.pixels + column)].toFixed(3) : "";
+    const value = event && this.values[this.mirroredIndex(row * this.camera.pixels + column)];
+    this.value.textContent = event ? (Number.isNaN(value) ? "no value" : number(value, 3)) : "";
   }
 
   voxel(event) {
@@ -112,16 +112,20 @@ class Picture {
 
 const percent = (share) => `${(100 * share).toPrecision(3)} %`;
 
+const NOTHING = -32768; // where a radiograph holds no measurement
+
 async function unpackPicture({ id, shape: size, scale }) {
-  return Float32Array.from(await unpack(id, size), (value) => value * scale);
+  return Float32Array.from(await unpack(id, size), (value) => (value === NOTHING ? NaN : value * scale));
 }
 
-function viewElement(title, text = "") {
+function viewElement(title, text, notes = []) {
   const article = element("article", "view");
   const heading = element("h2", "", title);
   heading.append(element("span", "error", text));
+  const list = element("ul", "told");
+  list.append(...notes.map((note) => element("li", "", note)));
   const pictures = element("div", "pictures");
-  article.append(heading, pictures);
+  article.append(heading, ...(notes.length ? [list] : []), pictures);
   at("views").append(article);
   return pictures;
 }
@@ -141,9 +145,9 @@ async function buildViews() {
     }
     const taken = await unpackPicture(view.taken);
     const difference = made.map((value, i) => value - taken[i]);
-    const sorted = difference.map(Math.abs).sort();
+    const sorted = difference.filter(Number.isFinite).map(Math.abs).sort();
     const full = sorted[Math.floor(0.995 * (sorted.length - 1))] || 1;
-    const row = viewElement(title, said(view));
+    const row = viewElement(title, said(view), view.notes);
     pictures.push(
       new Picture(row, "X-ray that came in", camera, taken, view.white, false),
       new Picture(row, "Re-projection", camera, made, view.white, false),
@@ -157,5 +161,5 @@ function said(view) {
   const parts = [];
   if (view.error !== null) parts.push(`re-projection off by ${percent(view.error)} (relative L2)`);
   if (view.floor !== null) parts.push(`truth on this grid by ${percent(view.floor)}`);
-  return [...parts, view.note].filter(Boolean).join("; ");
+  return parts.join("; ");
 }

@@ -34,6 +34,10 @@ DEFAULT = (
     "checkpoints",
     "projections",
     "planes",
+    "ways",
+    "doubt-scores",
+    "reliability",
+    "doubt",
     "missing",
 )
 """Exhibits of runs whose configurations name none."""

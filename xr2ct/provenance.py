@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from xr2ct import __version__
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 
@@ -84,6 +86,25 @@ def stores(experiment: Experiment) -> tuple[dict[str, str], dict[str, list[str]]
         if store.excluded:
             excluded[cohort] = sorted(store.excluded)
     return checksums, excluded
+
+
+def sha256(path: Path) -> str:
+    """Of a file, as `sha256sum` prints it; of a folder, of its files' digests in the order of their names."""
+    if path.is_dir():
+        parts = sorted(p for p in path.rglob("*") if p.is_file())
+        return hashlib.sha256("".join(map(sha256, parts)).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_case(cohort: str, case: str, chunk: str) -> dict[str, str]:
+    """What a file says that was made of a store's chunk with that checksum."""
+    return {
+        "xr2ct_version": __version__,
+        "xr2ct_cohort": cohort,
+        "xr2ct_case": case,
+        "xr2ct_chunk_sha256": chunk,
+    }
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

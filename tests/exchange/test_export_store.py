@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from xr2ct import __version__
 from xr2ct.cohorts.reader import read_volume_file
 from xr2ct.errors import UserError
 from xr2ct.exchange import export
 from xr2ct.exchange.export import export_store
+from xr2ct.exchange.volumes import volume_header
 from xr2ct.projection.views import read_view
 from xr2ct.store import Store, StoreError, layout
 
@@ -174,3 +176,14 @@ def test_a_store_without_xrays_gives_volumes(store, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out" / "P-1").iterdir()) == ["case.json", "ct.nii.gz"]
     with pytest.raises(UserError, match="no X-rays"):
         export_store(store.path, tmp_path / "h5", "x2ct")
+
+
+def test_files_say_which_case_they_are(store, tmp_path):
+    case = store.cases[0]
+    told = {"xr2ct_version": __version__, "xr2ct_cohort": "lctsc", "xr2ct_case": case.id}
+    for format, name in (("nifti", "ct.nii.gz"), ("mha", "ct.mha")):
+        export_store(store.path, tmp_path / format, format, cases=[case.id])
+        folder, sums = tmp_path / format / case.id, case.attributes["checksums"]
+        assert volume_header(folder / name) == told | {"xr2ct_chunk_sha256": sums["ct/64"]}
+        x_ray = volume_header(folder / "angle_090.mha")
+        assert x_ray == told | {"xr2ct_chunk_sha256": sums["xray/x2ct"]}

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from xr2ct.errors import UserError, nearest
 from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.views import write_views
+from xr2ct.provenance import of_case
 from xr2ct.run import write_atomically
 from xr2ct.store import Case, Store
 from xr2ct.store.layout import ct_array, exclude_file, xray_array
@@ -194,9 +195,10 @@ def _write_case(store: Store, case: Case, wanted: _Wanted, about: dict[str, Any]
         frontal, lateral = wanted.angles
         write_x2ct(place / FILE, hu, store.cube_mm, views, (frontal, lateral), geometry)
     else:
-        write_volume(hu, store.cube_mm, place / _VOLUMES[wanted.format], {})
+        told = [of_case(store.cohort, case.id, about["made_of"][array]) for array in wanted.arrays]
+        write_volume(hu, store.cube_mm, place / _VOLUMES[wanted.format], told[0])
         if views is not None and geometry is not None:
-            write_views(place, views, wanted.angles, geometry)
+            write_views(place, views, wanted.angles, geometry, told[1])
     write_atomically(place / "case.json", json.dumps(about, indent=1, sort_keys=True) + "\n")
     if (to / case.id).exists():
         shutil.rmtree(to / case.id)

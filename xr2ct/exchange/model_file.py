@@ -11,7 +11,6 @@ Nothing in it can run: numbers, and JSON that names components of this package a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import uuid
@@ -32,6 +31,7 @@ from torch import Tensor
 from xr2ct.config import Experiment, validate
 from xr2ct.errors import UserError
 from xr2ct.exchange.model_card import Card
+from xr2ct.provenance import sha256
 
 FORMAT = 1
 SUFFIX = ".xr2ct"
@@ -105,8 +105,7 @@ class Model:
     @cached_property
     def sha256(self) -> str:
         """Of the file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.path)
 
     def weights(self, stage: int = 0) -> dict[str, Tensor]:
         """A stage's state dictionary, on the CPU."""

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xr2ct import __version__
 from xr2ct.errors import UserError, nearest
 from xr2ct.projection.geometry import Geometry
 from xr2ct.projection.projector import attenuation, project
 from xr2ct.projection.views import write_views
+from xr2ct.provenance import of_case, sha256
+from xr2ct.store.layout import xray_array
 
 
 def export_views(
@@ -32,7 +35,8 @@ def export_views(
         return _export_store(source, geometry, angles_deg, out, case)
     if case is not None:
         raise UserError(f"{source}: not a store, so it has no case {case!r}")
-    return write_views(out, project_ct(source, geometry, angles_deg), angles_deg, geometry)
+    header = {"xr2ct_version": __version__, "xr2ct_source_sha256": sha256(source)}
+    return write_views(out, project_ct(source, geometry, angles_deg), angles_deg, geometry, header)
 
 
 def project_ct(path: Path, geometry: Geometry, angles_deg: Sequence[float]) -> np.ndarray:
@@ -62,5 +66,6 @@ def _export_store(
     files = []
     for c in cases:
         views = store.xray(c, geometry.name, angles_deg)
-        files += write_views(out / c.id, views, angles_deg, geometry)
+        header = of_case(store.cohort, c.id, c.attributes["checksums"][xray_array(geometry.name)])
+        files += write_views(out / c.id, views, angles_deg, geometry, header)
     return files

@@ -7,7 +7,7 @@ spacing the detector's pixel pitch and its header the geometry; DIR/angle_045.pn
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -67,12 +67,16 @@ def read_view(path: Path, angle_deg: float, geometry: Geometry, png_scale: float
 
 
 def write_views(
-    folder: Path, views: np.ndarray, angles_deg: Sequence[float], geometry: Geometry
+    folder: Path,
+    views: np.ndarray,
+    angles_deg: Sequence[float],
+    geometry: Geometry,
+    header: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write `views` (view, row, col) as DIR/angle_000.mha and .png, and return the files.
 
     The PNGs are 16-bit, bones white, with one scale for all: the largest line integral, `png_white`
-    in the header of each .mha.
+    in the header of each .mha, which says where they came from too (`header`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     white = float(views.max()) or 1.0
@@ -82,6 +86,8 @@ def write_views(
         grey = sitk.GetImageFromArray(np.round(view.clip(0) / white * 65535).astype(np.uint16))
         for key in _GEOMETRY_KEYS:
             image.SetMetaData(key, repr(getattr(geometry, key)))
+        for key, value in (header or {}).items():
+            image.SetMetaData(key, value)
         image.SetMetaData("angle_deg", repr(float(angle)))
         image.SetMetaData("png_white", repr(white))
         for picture, suffix in ((image, ".mha"), (grey, ".png")):

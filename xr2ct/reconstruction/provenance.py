@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from xr2ct import __version__
 from xr2ct.config import Way
+from xr2ct.provenance import sha256
 from xr2ct.stages import Stages
 
 
@@ -25,25 +25,16 @@ def provenance(
     writes the same bytes. self_test: as `self_test.self_test` says.
     """
     way, model = way or Way(), stages.model
-    digests = ((f"{angle:g}", file_sha256(file)) for angle, file in files.items())
+    digests = ((f"{angle:g}", sha256(file)) for angle, file in files.items())
     weights = checkpoint / f"{stages.which}.safetensors"
     return {
         "xr2ct_version": __version__,
         "xr2ct_experiment": stages.experiment.name,
         "xr2ct_checkpoint": checkpoint.resolve().name if model is None else model.about.stages[0].checkpoint,
         "xr2ct_weights": stages.which,
-        "xr2ct_model_sha256": file_sha256(weights) if model is None else model.sha256,
+        "xr2ct_model_sha256": sha256(weights) if model is None else model.sha256,
         "xr2ct_self_test": self_test,
         "xr2ct_way": way.label or "mapper",
         "xr2ct_views_deg": " ".join(f"{angle:g}" for angle in files),
         "xr2ct_views_sha256": " ".join(f"{angle}:{digest}" for angle, digest in digests),
     }
-
-
-def file_sha256(path: Path) -> str:
-    """As `sha256sum` prints it; of a folder, of its files' digests in the order of their names."""
-    if path.is_dir():
-        parts = sorted(p for p in path.rglob("*") if p.is_file())
-        return hashlib.sha256("".join(map(file_sha256, parts)).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xr2ct.config import Way
+from xr2ct.config import Experiment, Way
 from xr2ct.errors import UserError
 from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.geometry import Geometry
@@ -20,7 +20,7 @@ from xr2ct.reconstruction.beams import Beams
 from xr2ct.reconstruction.calibration import header, read_calibration
 from xr2ct.reconstruction.familiar import load_familiar
 from xr2ct.reconstruction.make import Made, Maker
-from xr2ct.reconstruction.pictures import read_pictures
+from xr2ct.reconstruction.pictures import Pictures, read_pictures
 from xr2ct.reconstruction.provenance import provenance
 from xr2ct.reconstruction.self_test import self_test
 from xr2ct.reconstruction.unseen import unseen
@@ -47,24 +47,31 @@ class Asked:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What the user says of the X-rays, beside their files; all but the geometry as `pictures.read_pictures`
+    takes it."""
+
+    geometry: Geometry | None = None
+    """They were taken with."""
+    png_scale: float | None = None
+    detector_mm: float | None = None
+    accept: tuple[str, ...] = ()
+
+
 def reconstruct(
     checkpoint: Path,
     views: Sequence[str],
     out: Path,
     asked: Asked | None = None,
-    *,
-    geometry: Geometry | None = None,
-    png_scale: float | None = None,
-    detector_mm: float | None = None,
-    accept: Sequence[str] = (),
+    stated: Stated | None = None,
 ) -> list[Path]:
     """Write the volume that a checkpoint makes of `views`, each ``ANGLE=FILE`` or ``NAME=FILE``.
 
     checkpoint: a folder of training's, or a file of `xr2ct export`. Views are as `pictures.read_pictures`
-    takes them, which says what `png_scale`, `detector_mm` and `accept` are. `geometry` is what the X-rays were taken with, where the user states it. Returns the files:
-    the volume, and where asked for NAME-doubt and NAME-unseen beside it. Raises `UserError` for views, sizes
-    or a geometry that the checkpoint was not trained for, for a limit that nothing fits into, and for a way
-    that it cannot go.
+    takes them. Returns the files: the volume, and where asked for NAME-doubt and NAME-unseen beside it.
+    Raises `UserError` for views, sizes or a geometry that the checkpoint was not trained for, for a limit
+    that nothing fits into, and for a way that it cannot go.
     """
     asked = asked or Asked()
     names = _names(out)
@@ -72,18 +79,7 @@ def reconstruct(
         raise UserError("--memory-gb counts one pass of the mapper; leave out what is to be done beside it")
     stages = load_stages(checkpoint, asked.which, asked.device)
     experiment = stages.experiment
-    trained = checkpoint_geometry(experiment)
-    if geometry is not None:
-        _check_geometry(geometry, trained)
-    given = read_pictures(
-        views,
-        experiment,
-        trained,
-        png_scale=png_scale,
-        detector_mm=detector_mm,
-        accept=accept,
-        familiar=load_familiar(checkpoint),
-    )
+    given = _read(checkpoint, experiment, views, stated or Stated())
     for note in given.notes:
         log.warning("%s", note)
     maker = Maker.of(checkpoint, stages, asked.way, asked.which, asked.device)
@@ -105,6 +101,21 @@ def reconstruct(
     for name, image in images.items():
         write_volume(image.in_int16(), maker.cube_mm, names(name), image.header)
     return [names(name) for name in images]
+
+
+def _read(checkpoint: Path, experiment: Experiment, views: Sequence[str], stated: Stated) -> Pictures:
+    trained = checkpoint_geometry(experiment)
+    if stated.geometry is not None:
+        _check_geometry(stated.geometry, trained)
+    return read_pictures(
+        views,
+        experiment,
+        trained,
+        png_scale=stated.png_scale,
+        detector_mm=stated.detector_mm,
+        accept=stated.accept,
+        familiar=load_familiar(checkpoint),
+    )
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def stated_way(args: argparse.Namespace) -> Any:
     """The `Way` of those arguments; `UserError` for two that do not go together."""
     from xr2ct.config import Way, validate
 
-    return validate(Way, {k: getattr(args, k) for k in ("refine", "align", "samples", "doubt")}, "xr2ct")
+    return validate(Way, {k: getattr(args, k) for k in ("refine", "align", "samples", "doubt")}, "way")
 
 
 def positive(text: str) -> int:

@@ -159,12 +159,21 @@ def add_reconstruct(commands: Any) -> None:
     p = command(commands, "reconstruct", run_reconstruct, "from X-rays to a volume in HU")
     p.add_argument("checkpoint", type=Path, help="a checkpoint's folder, or a file of `xr2ct export`")
     p.add_argument(
-        "--view", action="append", default=[], metavar="ANGLE|NAME=FILE", help=".mha, .npy or .png; repeat"
-    )
+        "--view", action="append", default=[], metavar="ANGLE|NAME=FILE",
+        help="line integrals (.mha, .npy, .png) or a DICOM radiograph (DX, CR); repeat",
+    )  # fmt: skip
     p.add_argument("--out", type=Path, required=True, metavar="VOLUME.mha|.npy|.nii.gz")
     p.add_argument("--weights", choices=("mapper", "mapper-ema"), default="mapper")
     p.add_argument("--geometry", default=None, help="what the X-rays were taken with (default: as trained)")
     p.add_argument("--png-scale", type=float, default=None, help="line integral of a .png's white")
+    p.add_argument(
+        "--detector-mm", type=above_zero, default=None, metavar="MM",
+        help="long side of a radiograph's detector, where its header does not say",
+    )  # fmt: skip
+    p.add_argument(
+        "--accept", action="append", default=[], metavar="NAME",
+        help="take a radiograph although its header contradicts the checkpoint in this; repeat",
+    )  # fmt: skip
     way_arguments(p)
     p.add_argument(
         "--unseen", action="store_true",
@@ -179,15 +188,19 @@ def add_reconstruct(commands: Any) -> None:
 
 def run_reconstruct(args: argparse.Namespace) -> None:
     from xr2ct.projection.geometry import named_geometry
-    from xr2ct.reconstruct import Asked, reconstruct
+    from xr2ct.reconstruct import Asked, Stated, reconstruct
 
     files = reconstruct(
         args.checkpoint,
         args.view,
         args.out,
         Asked(stated_way(args), args.unseen, args.memory_gb, args.weights, args.device),
-        geometry=named_geometry(args.geometry) if args.geometry else None,
-        png_scale=args.png_scale,
+        Stated(
+            named_geometry(args.geometry) if args.geometry else None,
+            args.png_scale,
+            args.detector_mm,
+            tuple(args.accept),
+        ),
     )
     print(*files, sep="\n")
 

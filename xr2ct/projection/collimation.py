@@ -80,7 +80,7 @@ def _coarse(picture: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
     cut = slice(rows * factor), slice(cols * factor)
     return (
         picture[cut].reshape(blocks).mean(axis=(1, 3), dtype=np.float64),
-        mask[cut].reshape(blocks).all(axis=(1, 3)),
+        mask[cut].reshape(blocks).min(axis=(1, 3)),
         factor,
     )
 

@@ -109,9 +109,12 @@ class Familiar:
             for v in range(len(angles_deg)):
                 told = _fit(shown[~out, v], spread[~out, v])
                 distances[v, out] = _distance(told, shown[out, v], spread[out, v])
-        stacked = (np.stack(part) for part in zip(*models, strict=True))
-        largest = np.median(np.stack(list(maxima)), axis=0)
-        return cls(np.asarray(angles_deg, np.float64), largest, *stacked, np.sort(distances, axis=1))
+        return cls(
+            angles_deg=np.asarray(angles_deg, np.float64),
+            maximum=np.median(np.stack(list(maxima)), axis=0),
+            distances=np.sort(distances, axis=1),
+            **{name: np.stack(part) for name, part in zip(_MODEL, zip(*models, strict=True), strict=True)},
+        )
 
     def compare(self, views: np.ndarray) -> list[Familiarity]:
         """Of each of a patient's views (view, row, col), scaled as the mapper sees them."""
@@ -154,12 +157,12 @@ class Familiar:
         return cls(**arrays)
 
     def _model(self, view: int) -> _Model:
-        parts = (self.mean, self.components, self.variance, self.left_over, self.spread_mean, self.whitener)
-        return tuple(part[view] for part in parts)
+        return tuple(getattr(self, name)[view] for name in _MODEL)
 
 
+_MODEL = ("mean", "components", "variance", "left_over", "spread_mean", "whitener")
 _Model = tuple[np.ndarray, ...]
-"""mean, components, variance, left_over, spread_mean, whitener of one view."""
+"""These, of one view."""
 
 
 def load_familiar(checkpoint: Path) -> Familiar | None:

@@ -105,7 +105,8 @@ class Maker:
             return Made(spread.mean, spread.sd if self.way.doubt else None, aligned, last)
         unit = agreed(self.stages(views, seeds)[0, 0])
         refined = last
-        doubt = self._spread(views, seeds, agreed).about(unit) if self.way.doubt else None
+        # Draws are clipped to the window, as every volume is that is scored or written.
+        doubt = self._spread(views, seeds, agreed).about(unit.clamp(0, 1)) if self.way.doubt else None
         return Made(unit, doubt, aligned, refined)
 
     def scale(self, line_integrals: Tensor) -> Tensor:

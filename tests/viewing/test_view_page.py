@@ -9,13 +9,16 @@ from pathlib import Path
 import known_patient as patient
 import numpy as np
 import pytest
+import torch
 from chest_volumes import write_radiograph
 from viewer import Viewer
 
 from xr2ct.cli import main
 from xr2ct.errors import UserError
+from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.geometry import NAMED
-from xr2ct.reconstruction.provenance import file_sha256
+from xr2ct.provenance import sha256
+from xr2ct.reconstruction.pose import Pose, move
 from xr2ct.viewing.page import write_view
 from xr2ct.viewing.volumes import Volume, read_hu, read_map, shrink
 from xr2ct.viewing.xrays import Given, project_view, views_of
@@ -404,7 +407,7 @@ def test_a_radiograph_has_no_scale_of_its_own(folder: Path, tmp_path: Path) -> N
 
 
 def test_whether_the_volume_was_made_from_an_x_ray(folder: Path) -> None:
-    digest = file_sha256(folder / "angle_000.mha")
+    digest = sha256(folder / "angle_000.mha")
     volume = read_hu(folder / "made.mha")
     for told, expected in (
         (f"0:{digest}", "the volume was made from this file"),
@@ -414,6 +417,49 @@ def test_whether_the_volume_was_made_from_an_x_ray(folder: Path) -> None:
         made = replace(volume, header={"xr2ct_views_sha256": told})
         assert expected in views_of(made, [f"AP={folder / 'angle_000.mha'}"])[0].notes[0]
     assert views_of(volume, [f"AP={folder / 'angle_000.mha'}"])[0].notes == ()
+
+
+def test_an_aligned_patient_is_projected_as_he_lay(viewer: Viewer, tmp_path: Path) -> None:
+    """And the crosshair on his X-ray follows: the ball's pixel leads back to the ball."""
+    z, y, x = (-10.0, -20.0, 20.0)
+    places = [(np.arange(20) - 9.5) * 5] * 3
+    far = sum((a - b) ** 2 for a, b in zip(np.meshgrid(*places, indexing="ij"), (z, y, x), strict=True))
+    hu = np.where(far < 11**2, 700, -1000).astype(np.int16)
+    pose = Pose((0.0, 20.0, 0.0), (15.0, 0.0, -10.0))
+    told = {"xr2ct_views_deg": "90 0", "xr2ct_poses": f"0 0 0 0 0 0; {' '.join(map(str, pose.motion))}"}
+    write_volume(hu, 100.0, tmp_path / "made.mha", told)
+    moved = move(torch.from_numpy(hu / 1000 + 1), torch.tensor(pose.motion, dtype=torch.float64), 100.0)
+    as_he_lay = Volume(np.rint(1000 * moved.numpy() - 1000).astype(np.int16), (5.0, 5.0, 5.0))
+    seen = project_view(as_he_lay, patient.GEOMETRY, 0.0)
+    (xray,) = patient.xrays(tmp_path, seen[None], (0.0,))
+    (view, _) = views_of(read_hu(tmp_path / "made.mha"), [f"AP={xray}"])
+    assert view.relative_l2 is not None and view.relative_l2 < 0.02
+    assert "turned by 0, 20, 0° and shifted by 15, 0, -10 mm" in view.notes[-1]
+    viewer.open(write_view(tmp_path / "made.mha", tmp_path / "x.html", xrays=[f"AP={xray}"]), 100.0)
+    viewer.click("axial", (0, y, x))
+    viewer.click("coronal", (z, 0, x))
+    row, column = np.argwhere(seen > 0.8 * seen.max()).mean(axis=0)
+    side = viewer.find(".picture canvas").size["width"] / patient.GEOMETRY.pixels
+    viewer.drag(".picture canvas", ((column - 31.5) * side, (row - 31.5) * side))
+    told = viewer.values()
+    found = [float(told[axis].split()[0].replace("−", "-")) for axis in ("z", "y", "x")]
+    assert np.allclose(found, (z, y, x), atol=6)
+
+
+def test_maps_of_another_reconstruction_and_doubt_that_is_no_error(folder: Path, tmp_path: Path) -> None:
+    hu = np.full((8, 8, 8), -1000, np.int16)
+    write_volume(hu, 80.0, tmp_path / "made.mha", {"xr2ct_views_sha256": "0:ab", "xr2ct_way": "mapper"})
+    doubt = {"xr2ct_views_sha256": "0:cd", "xr2ct_doubt_calibrated": "no"}
+    write_volume(hu + 1100, 80.0, tmp_path / "doubt.mha", doubt)
+    write_volume(hu + 1100, 80.0, tmp_path / "unseen.mha", {"xr2ct_views_sha256": "0:ab"})
+    maps = {name: tmp_path / f"{name}.mha" for name in ("doubt", "unseen")}
+    text = write_view(tmp_path / "made.mha", tmp_path / "x.html", **maps).read_text()
+    notes = re.findall("<li>(.*?)</li>", text)
+    assert [note.split(":")[0] for note in notes] == [
+        "The map of doubt is of another reconstruction",
+        "Doubt is not calibrated",
+    ]
+    assert "<dt>xr2ct_doubt_calibrated</dt><dd>no</dd>" in text
 
 
 @pytest.mark.parametrize(

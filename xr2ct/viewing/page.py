@@ -32,6 +32,8 @@ MAX_SIZE = 256
 _LINE_INTEGRAL_STEP = 1e-4
 _MAP_STEPS = 200
 """Of a map, up to its full colour."""
+_MADE_FROM = ("xr2ct_model_sha256", "xr2ct_views_sha256", "xr2ct_way")
+"""What a header says of a reconstruction and of the maps beside it alike."""
 _SCRIPTS = ("unpack.js", "planes.js", "xrays.js", "page.js")
 _STRONG = 0.995
 """Quantile of a map that has its full colour, and of an X-ray that is white: a spike darkens nothing else."""
@@ -75,8 +77,9 @@ def write_view(
         "maps": {name: arrays.overlay(name, shrink(one, max_size)) for name, one in overlays.items()},
         "views": [arrays.view(f"view-{i}", view) for i, view in enumerate(views)],
     }
-    notes = _notes(shown, max_size, bool(xrays))
-    facts = _facts(volume, shown, views, {"truth": truth, "doubt": doubt, "unseen": unseen})
+    notes = _notes(shown, max_size, bool(xrays)) + _notes_of_maps(shown, overlays)
+    files_beside = {"truth": truth, "doubt": doubt, "unseen": unseen}
+    facts = _facts(volume, shown, views, files_beside) | _headers([shown, *overlays.values()])
     try:
         write_atomically(out, _render(about, arrays.texts, notes, facts))
     except OSError as error:
@@ -124,6 +127,7 @@ class _Arrays:
             "white": _rounded(max(float(np.nanquantile(p, _STRONG)) for p in pictures.values())),
             "error": _finite(view.relative_l2),
             "floor": _finite(view.floor),
+            "pose": view.pose.matrix().tolist(),
             "notes": view.notes,
         }
 
@@ -150,10 +154,22 @@ def _notes(volume: Volume, max_size: int, compared: bool) -> list[str]:
     return notes
 
 
+def _notes_of_maps(volume: Volume, maps: Mapping[str, Volume]) -> list[str]:
+    """Where a map is of another reconstruction, and where doubt is a spread and no error."""
+    notes = []
+    for name, image in maps.items():
+        keys = [key for key in _MADE_FROM if key in image.header and key in volume.header]
+        if any(image.header[key] != volume.header[key] for key in keys):
+            notes.append(f"The map of {name} is of another reconstruction: its header names another source.")
+        if image.header.get("xr2ct_doubt_calibrated") == "no":
+            notes.append("Doubt is not calibrated: how far volumes lie apart, not how far off they are.")
+    return notes
+
+
 def _facts(
     path: Path, volume: Volume, views: Sequence[View], others: Mapping[str, Path | None]
 ) -> dict[str, str]:
-    """What is said of the volume: its file, its grid, its header."""
+    """What is said of the volume: its files, its grid, the machine."""
     shape, spacing = volume.values.shape[::-1], volume.spacing_mm[::-1]
     facts = {
         "file": path.name,
@@ -167,7 +183,15 @@ def _facts(
         for g in (view.geometry for view in views)
     ]
     facts["projected with"] = "; ".join(dict.fromkeys(machines))
-    return facts | dict(sorted(volume.header.items())) | {"page by": f"xr2ct {__version__}"}
+    return facts | {"page by": f"xr2ct {__version__}"}
+
+
+def _headers(volumes: Sequence[Volume]) -> dict[str, str]:
+    """What the volume's header says, and then what those of its maps say beside it."""
+    told: dict[str, str] = {}
+    for volume in volumes:
+        told |= {key: value for key, value in sorted(volume.header.items()) if key not in told}
+    return told
 
 
 def _render(

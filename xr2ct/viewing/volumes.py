@@ -91,7 +91,7 @@ def read_map(path: Path, like: Volume, what: str, cube_mm: float | None = None) 
     else:
         found = _read_image(path)
     check_grid(path, found, like, what)
-    return found
+    return replace(found, header=volume_header(path))
 
 
 def read_truth(path: Path, like: Volume, cube_mm: float | None = None) -> Volume:

@@ -1,5 +1,4 @@
 // X-rays and projections. The isocentre is the volume's middle; see `projection/geometry.py` for the axes.
-const fromMiddle = (place) => place.map((index, axis) => (index - (shape[axis] - 1) / 2) * spacing[axis]);
 
 class Camera {
   constructor(view, pixels) {
@@ -9,17 +8,31 @@ class Camera {
     this.pixels = pixels;
     this.pitch = view.geometry.detector / pixels;
     this.mirrored = view.mirrored;
+    this.pose = view.pose;
+  }
+
+  // Where a voxel lay before the machine, x, y, z in mm: turned and shifted as the patient was.
+  before(place) {
+    const mm = place.map((index, axis) => (index - (shape[axis] - 1) / 2) * spacing[axis]).reverse();
+    return this.pose.map((row) => row[3] + mm.reduce((sum, part, i) => sum + row[i] * part, 0));
+  }
+
+  // The voxel that lay there.
+  after(mm) {
+    const from = mm.map((part, i) => part - this.pose[i][3]);
+    const own = [2, 1, 0].map((axis) => from.reduce((sum, part, i) => sum + this.pose[i][axis] * part, 0));
+    return own.map((far, axis) => clamp(Math.round(far / spacing[axis] + (shape[axis] - 1) / 2), 0, shape[axis] - 1));
   }
 
   // How far a voxel lies beyond the isocentre along the beam.
   depth(place) {
-    const [, y, x] = fromMiddle(place);
+    const [x, y] = this.before(place);
     return y * this.cos - x * this.sin;
   }
 
   // Column and row at which a voxel's middle shows, as they are drawn.
   seen(place) {
-    const [z, y, x] = fromMiddle(place);
+    const [x, y, z] = this.before(place);
     const larger = this.sid / (this.sad + this.depth(place));
     const column = ((x * this.cos + y * this.sin) * larger) / this.pitch + (this.pixels - 1) / 2;
     return [this.mirrored ? this.pixels - 1 - column : column, (this.pixels - 1) / 2 - (z * larger) / this.pitch];
@@ -30,12 +43,11 @@ class Camera {
     const larger = this.sid / (this.sad + depth);
     const drawn = this.mirrored ? this.pixels - 1 - column : column;
     const across = ((drawn - (this.pixels - 1) / 2) * this.pitch) / larger;
-    const mm = [
-      (((this.pixels - 1) / 2 - row) * this.pitch) / larger,
-      across * this.sin + depth * this.cos,
+    return this.after([
       across * this.cos - depth * this.sin,
-    ];
-    return mm.map((far, axis) => clamp(Math.round(far / spacing[axis] + (shape[axis] - 1) / 2), 0, shape[axis] - 1));
+      across * this.sin + depth * this.cos,
+      (((this.pixels - 1) / 2 - row) * this.pitch) / larger,
+    ]);
   }
 
   // The patient's sides at the picture's left, right, top and bottom.

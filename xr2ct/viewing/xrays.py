@@ -17,12 +17,14 @@ from xr2ct.projection.geometry import NAMED, VIEW_ANGLES, Geometry, parse_angle
 from xr2ct.projection.projector import attenuation, project
 from xr2ct.projection.radiograph import is_dicom, read_radiograph
 from xr2ct.projection.views import read_view
-from xr2ct.reconstruction.provenance import file_sha256
+from xr2ct.provenance import sha256
+from xr2ct.reconstruction.pose import Pose, move
 from xr2ct.viewing.volumes import Volume
 
 SHOWN = (VIEW_ANGLES["AP"], VIEW_ANGLES["RLAT"])
 """Degrees at which a volume is projected beside the X-rays that came in."""
 
+_STILL = Pose()
 _KEYS = ("sad_mm", "sid_mm", "detector_mm")
 _OWN_SCALE = "it has the mean and contrast of the re-projection, for its own scale is unknown"
 _STATED = f"expected --geometry {'|'.join(NAMED)}, or a .mha that says it as `xr2ct project` writes them"
@@ -55,6 +57,8 @@ class View:
     """‖made − taken‖ / ‖taken‖, of what was measured."""
     floor: float | None = None
     """The same of the true CT on this grid, which lacks what is finer than its voxels."""
+    pose: Pose = _STILL
+    """How the patient lay for it, as the volume's header says."""
     notes: tuple[str, ...] = ()
     """What was assumed or found of the X-ray, a line each."""
 
@@ -90,9 +94,13 @@ def views_of(
     return [*found.values(), *others]
 
 
-def project_view(volume: Volume, geometry: Geometry, angle_deg: float) -> np.ndarray:
-    """(row, col) float32 line integrals of a volume whose middle is the isocentre."""
+def project_view(
+    volume: Volume, geometry: Geometry, angle_deg: float, pose: Pose | None = None
+) -> np.ndarray:
+    """(row, col) float32 line integrals of a volume whose middle is the isocentre; `pose` moves a cube."""
     mu = attenuation(torch.from_numpy(volume.values))
+    if pose is not None and not pose.still:
+        mu = move(mu, mu.new_tensor(pose.motion), volume.spacing_mm[0] * len(mu))
     return project(mu[None], volume.spacing_mm, geometry, (angle_deg,))[0, 0].numpy()
 
 
@@ -104,9 +112,10 @@ def _compared(volume: Volume, angle: float, file: Path, given: Given, truth: Vol
         return _radiograph(volume, angle, file, given, truth, notes)
     geometry = _geometry_of(file, given.geometry)
     taken = read_view(file, angle, geometry, given.png_scale)
-    made = project_view(volume, geometry, angle)
-    floor = None if truth is None else _error(project_view(truth, geometry, angle), taken)
-    return View(angle, geometry, made, taken, _error(made, taken), floor, tuple(notes))
+    pose = _pose(volume, angle)
+    made = project_view(volume, geometry, angle, pose)
+    floor = None if truth is None else _error(project_view(truth, geometry, angle, pose), taken)
+    return View(angle, geometry, made, taken, _error(made, taken), floor, pose, (*notes, *_moved(pose)))
 
 
 def _radiograph(
@@ -118,17 +127,19 @@ def _radiograph(
         raise UserError(f"{file}: a radiograph does not say where the patient was; {_STATED}")
     picture = read_radiograph(file, angle, geometry, detector_mm=given.detector_mm, accept=given.accept)
     held = project_view(replace(volume, values=np.zeros_like(volume.values)), geometry, angle) > 0
+    pose = _pose(volume, angle)
     taken = np.where(picture.seen, picture.line_integrals, np.float32(np.nan))
-    made = np.where(held, project_view(volume, geometry, angle), np.float32(np.nan))
+    made = np.where(held, project_view(volume, geometry, angle, pose), np.float32(np.nan))
     fitted = _fitted(taken, made)
     floor = None
     if truth is not None:
-        of_truth = np.where(held, project_view(truth, geometry, angle), np.float32(np.nan))
+        of_truth = np.where(held, project_view(truth, geometry, angle, pose), np.float32(np.nan))
         floor = _error(of_truth, _fitted(taken, of_truth))
     both = picture.seen & held
     alike = np.corrcoef(made[both], fitted[both])[0, 1] if both.any() else np.nan
-    notes = [*notes, *picture.notes, f"{_OWN_SCALE}; the two pictures' correlation is {alike:.2f}"]
-    return View(angle, geometry, made, fitted, _error(made, fitted), floor, tuple(notes))
+    scale = f"{_OWN_SCALE}; the two pictures' correlation is {alike:.2f}"
+    notes = [*notes, *_moved(pose), *picture.notes, scale]
+    return View(angle, geometry, made, fitted, _error(made, fitted), floor, pose, tuple(notes))
 
 
 def _provenance(volume: Volume, angle: float, file: Path) -> list[str]:
@@ -140,9 +151,32 @@ def _provenance(volume: Volume, angle: float, file: Path) -> list[str]:
     expected = digests.get(f"{angle:g}")
     if expected is None:
         return [f"the volume was made of views at {', '.join(f'{a}°' for a in digests)}, not of this one"]
-    if file_sha256(file) == expected:
+    if sha256(file) == expected:
         return ["the volume was made from this file"]
     return ["not the file that the volume was made from: its SHA-256 differs from the volume's header"]
+
+
+def _pose(volume: Volume, angle: float) -> Pose:
+    """How the patient lay for a view, where `reconstruct --align` has found that of this cube."""
+    views = volume.header.get("xr2ct_views_deg", "").split()
+    poses = volume.header.get("xr2ct_poses", "").split(";")
+    if len(set(volume.values.shape)) > 1 or len(views) != len(poses):
+        return _STILL
+    try:
+        found = {
+            float(view): Pose.of([float(figure) for figure in pose.split()])
+            for view, pose in zip(views, poses, strict=True)
+        }
+    except ValueError:
+        return _STILL
+    return found.get(angle, _STILL)
+
+
+def _moved(pose: Pose) -> list[str]:
+    if pose.still:
+        return []
+    turned, shifted = (", ".join(f"{v:g}" for v in part) for part in (pose.rotation_deg, pose.shift_mm))
+    return [f"the patient is projected as aligned: turned by {turned}° and shifted by {shifted} mm (x, y, z)"]
 
 
 def _split(text: str) -> tuple[float, Path]:

@@ -333,7 +333,9 @@ class Way(Section):
         if self.doubt in ("ensemble", "views") and self.samples > 1:
             raise ValueError(f"doubt: {self.doubt}: goes with one sample, got {self.samples}")
         if self.doubt == "views" and self.refine:
-            raise ValueError("doubt: views: leaves views out, which refine puts back; use ensemble or samples")
+            raise ValueError(
+                "doubt: views: leaves views out, which refine puts back; use ensemble or samples"
+            )
         return self
 
     @property
@@ -362,6 +364,12 @@ class Evaluation(Section):
         if "" in labels or len(set(labels)) != len(labels):
             raise ValueError("expected ways that differ from one another and from the mapper alone")
         return value
+
+    @model_validator(mode="after")
+    def _with_xrays(self) -> Evaluation:
+        if self.ways and not self.reprojection:
+            raise ValueError("ways: need reprojection: true, for they are made with the X-rays that came in")
+        return self
 
     @field_validator("cohorts")
     @classmethod

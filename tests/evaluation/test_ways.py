@@ -143,12 +143,15 @@ def test_ways_of_the_configuration_are_due_once_training_has_ended(
     score_task(str(tmp_path), "array-0", [plain_of(Work(run.path, pair)) for pair in due])
     assert pending(run) == [] and len(read_ways(run)) == 3
     assert evaluate_ways(run, run.experiment().evaluation.ways).written == []
+    by_command = make_run({250: 0.5, 500: 0.15})
+    change(by_command, "evaluation", ways=[{"refine": 2}])
+    change(by_command, "training", steps=500, warmup_steps=0)
+    assert cli.main(["evaluate", str(by_command.path)]) == 0
+    assert pending(by_command) == [] and len(read_ways(by_command)) == 3
 
 
-def test_without_reprojection_or_a_way_there_is_nothing_to_do(make_run: MakeRun) -> None:
+def test_ways_need_the_x_rays_that_came_in(make_run: MakeRun) -> None:
     run = make_run({500: 0.15})
-    with pytest.raises(UserError, match="names no way"):
-        evaluate_ways(run, [])
     change(run, "evaluation", reprojection=False)
     with pytest.raises(UserError, match=r"evaluation\.reprojection is off"):
         evaluate_ways(run, [REFINED], steps="last")
@@ -160,6 +163,6 @@ def test_the_command_scores_a_way_and_refuses_two_studies_at_once(
     assert cli.main(["evaluate", str(sums.path), "--refine", "30", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["step"] for row in rows} >= {"step-000500~refine-30"}
-    for wrong in (["--refine", "3", "--leave-out"], ["--ways", "--refine", "3"], ["--doubt", "samples"]):
+    for wrong in (["--refine", "3", "--leave-out"], ["--doubt", "samples"]):
         assert cli.main(["evaluate", str(sums.path), *wrong]) == 2
         assert "xr2ct:" in capsys.readouterr().err

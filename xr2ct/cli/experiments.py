@@ -85,6 +85,7 @@ def add_evaluate(commands: Any) -> None:
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
+    from xr2ct.evaluation.in_way import way_sources
     from xr2ct.evaluation.leaderboard import format_leaderboard, read_leaderboard
     from xr2ct.evaluation.left_out import evaluate_left_out, left_out_rows
     from xr2ct.evaluation.predictions import evaluate_predictions
@@ -98,19 +99,18 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if args.predictions and (args.leave_out or args.step):
         raise UserError("--predictions are of no checkpoint: neither --step nor --leave-out goes with them")
     way = stated_way(args)
-    asked = [bool(args.predictions), bool(args.leave_out), args.ways, bool(way.label)]
+    asked = [bool(args.predictions), bool(args.leave_out), bool(way.label)]
     if sum(asked) > 1:
         raise UserError(
-            "one at a time: --predictions, --leave-out, --ways, a way (--refine, --align, --samples, --doubt)"
+            "one at a time: --predictions, --leave-out, or a way (--refine, --align, --samples, --doubt)"
         )
     if args.watch or args.round or args.cluster:
         _evaluate_by_jobs(args, any(asked))
         return
     for path in args.runs:
         run = Run.open(path)
-        if args.ways or way.label:
-            ways = run.experiment().evaluation.ways if args.ways else [way]
-            evaluate_ways(run, ways, args.step or "best", args.cohort)
+        if way.label:
+            evaluate_ways(run, [way], args.step or "best", args.cohort)
             rows = way_rows(run)
             print_result(rows, format_leaderboard(rows, WAYS_SHOWN), args.json)
             continue
@@ -121,6 +121,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
             continue
         if args.predictions is None:
             evaluate(run, steps=args.step or "all", cohorts=args.cohort)
+            if way_sources(run, experiment := run.experiment()):
+                evaluate_ways(run, experiment.evaluation.ways, "best", args.cohort)
         else:
             evaluate_predictions(run, args.predictions, args.name, args.cohort)
         bring_level(run)

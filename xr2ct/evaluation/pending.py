@@ -56,9 +56,9 @@ class PendingPair:
 def pending(
     run: Run, stores: Stores | None = None, damaged: dict[str, str] | None = None
 ) -> list[PendingPair]:
-    """What is to be scored, validation first, then in the order of training; empty without a whole checkpoint.
+    """What is to be scored, validation first, then in the order of training; empty without a checkpoint.
 
-    That is what `evaluate` would score, and the ways of the best checkpoint once training has ended.
+    That is what `xr2ct evaluate` would score: checkpoints, and the ways of the best one once training ended.
 
     stores: opened already, where many runs are asked. damaged: gets the stores that cannot be read, of which
     nothing is pending then; a `StoreError` without it. Raises `UserError` where no store is there or somebody

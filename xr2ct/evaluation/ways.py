@@ -77,7 +77,8 @@ def evaluate_ways(
     Raises as `evaluate` does, and `UserError` for a way that the run cannot go.
     """
     experiment = run.experiment()
-    _check(run, experiment, ways)
+    if not experiment.evaluation.reprojection:
+        raise UserError(f"{run.path}: evaluation.reprojection is off, and ways need the X-rays that came in")
     device = choose_device(experiment, device)
     sweep, stores = Sweep(best=run.best_step()), Stores()
     damaged: dict[str, str] = {}
@@ -124,17 +125,6 @@ def way_rows(run: Run) -> list[dict[str, Any]]:
         }
         for told, result in read_ways(run)
     ]
-
-
-def _check(run: Run, experiment: Experiment, ways: Sequence[Way]) -> None:
-    if not ways:
-        raise UserError(
-            f"{run.path}: its configuration names no way in evaluation.ways; say one, as --refine"
-        )
-    if not experiment.evaluation.reprojection:
-        raise UserError(
-            f"{run.path}: evaluation.reprojection is off; ways are made with the X-rays that came in"
-        )
 
 
 class _Predictor:

@@ -93,6 +93,28 @@ def test_a_picture_that_was_read_wrongly_is_told(familiar: Familiar, tmp_path: P
     assert any("PA (180°): farther from the training X-rays than 100.0 %" in note for note in pictures.notes)
 
 
+@pytest.mark.parametrize("curve", [lambda v: v**0.5, lambda v: 1 / (1 + np.exp(4 - 8 * v)), lambda v: v**2])
+def test_a_tone_curve_is_undone_by_the_grey_levels_of_training(
+    curve, familiar: Familiar, tmp_path: Path
+) -> None:
+    """But not where the header says that there is none."""
+    np.save(tmp_path / "lateral.npy", _true(270.0))
+    truth = _true(180.0)
+    screen = line_integrals(180.0) / line_integrals(180.0).max()
+    pixels = logarithmic(shown(curve(screen) - curve(np.zeros(1)), 180.0))
+    off = {}
+    for name, told in (("display", {}), ("log", {"PixelIntensityRelationship": "LOG"})):
+        path = write(tmp_path / f"{name}.dcm", pixels, **told)
+        given = [f"PA={path}", f"LLAT={tmp_path / 'lateral.npy'}"]
+        pictures = read_pictures(given, _experiment(), TRAINED, familiar=familiar)
+        assert pictures.xrays.seen is not None
+        error = np.abs(pictures.xrays.line_integrals[1] - truth)[pictures.xrays.seen[1]].mean()
+        off[name] = float(error) / truth.max()
+        assert any("tone curve" in note for note in pictures.notes) == (name == "display")
+    assert off["display"] < 0.05
+    assert off["log"] > 2 * off["display"]
+
+
 def test_without_training_x_rays_no_number_is_told(tmp_path: Path) -> None:
     given = [f"{angle:g}={_dicom(tmp_path / f'{angle:g}.dcm', angle)}" for angle in ANGLES]
     pictures = read_pictures(given, _experiment(), TRAINED)

@@ -46,7 +46,7 @@ from xr2ct.projection.radiograph import RadiographView, to_view
 from xr2ct.projection.views import scale_views
 from xr2ct.reconstruct import content_seeds
 from xr2ct.reconstruction.familiar import Familiar, load_familiar
-from xr2ct.reconstruction.pictures import largest_line_integral
+from xr2ct.reconstruction.pictures import as_in_training
 from xr2ct.run import Run, step_name, write_atomically
 from xr2ct.stages import Stages, load_stages
 from xr2ct.store import Case, Store, StoredRadiograph
@@ -230,12 +230,8 @@ def _score(
 ) -> dict[str, Any]:
     experiment = stages.experiment
     data, case = experiment.data, taken.case
-    lines = np.stack(
-        [
-            view.line_integrals * largest_line_integral(place, case.id, experiment, familiar)
-            for place, view in enumerate(taken.views)
-        ]
-    )
+    views = [as_in_training(v, i, case.id, experiment, familiar) for i, v in enumerate(taken.views)]
+    lines = np.stack([view.line_integrals for view in views])
     scaled = scale_views(lines, data.xray_scale)
     unit = stages(torch.from_numpy(scaled)[None].to(device), content_seeds(scaled).to(device))[0, 0]
     if not torch.isfinite(unit).all():

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 
-def attenuation_like(pixels: np.ndarray, attributes: Mapping[str, Any]) -> tuple[np.ndarray, list[str]]:
-    """(row, col) float32 that grows with the line integral, up to gain and offset; and what was assumed.
+def attenuation_like(pixels: np.ndarray, attributes: Mapping[str, Any]) -> tuple[np.ndarray, bool]:
+    """(row, col) float32 that grows with the line integral, and whether in proportion: up to gain and offset.
 
     `pixels` (row, col) are stored values, `attributes` what `cohorts.radiograph_header.attributes_of` says.
     """
@@ -37,13 +37,12 @@ def attenuation_like(pixels: np.ndarray, attributes: Mapping[str, Any]) -> tuple
     if relationship == "LIN":
         full = (1 << attributes["bits_stored"]) - 1
         counts = stored if up < 0 else full - stored
-        return -np.log(np.maximum(counts, 1.0)), []
+        return -np.log(np.maximum(counts, 1.0)), True
     if relationship == "LOG":
-        return up * stored, []
+        return up * stored, True
     if density:
-        return -through_modality, []
-    note = "values made for display: taken as linear in log exposure, whatever their tone curve"
-    return up * _rising(attributes) * through_modality, [note]
+        return -through_modality, True
+    return up * _rising(attributes) * through_modality, False
 
 
 def no_pixel(pixels: np.ndarray, attributes: Mapping[str, Any]) -> np.ndarray:

@@ -45,6 +45,8 @@ class RadiographView:
     """(row, col) bool: in the field, and where rays run through the model's volume from face to face."""
     notes: tuple[str, ...]
     """What was assumed or found, a line each."""
+    proportional: bool = True
+    """Whether values follow the line integral; else through a display's tone curve that no header tells."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -117,9 +119,9 @@ def to_view(
     """
     notes = check_view(attributes, angle_deg, where, accept)
     scale, more = pixel_scale(pixels.shape, attributes, geometry, detector_mm, where, accept)
-    values, assumed = attenuation_like(pixels, attributes)
+    values, proportional = attenuation_like(pixels, attributes)
     seen = measured(values, ~no_pixel(pixels, attributes), attributes.get("openings", ()))
-    notes += more + assumed
+    notes += more
     if not seen.any():
         raise UserError(f"{where}: shows nothing that is a measurement")
     level = unattenuated(values, seen)
@@ -139,7 +141,9 @@ def to_view(
         notes.append(f"{100 * (1 - seen.mean()):.0f} % of the picture is collimated or masked")
     if level is None:
         notes.append("no beam passes beside the patient: zero is placed below the thinnest part")
-    return RadiographView(line_integrals.astype(np.float32), inside, tuple(notes))
+    if not proportional:
+        notes.append("its values were made for display, through a tone curve that no header tells")
+    return RadiographView(line_integrals.astype(np.float32), inside, tuple(notes), proportional)
 
 
 def _depth(cube_mm: float, angle_deg: float, geometry: Geometry) -> np.ndarray:

@@ -75,6 +75,8 @@ class Familiar:
     """(view,) in the order of the mapper's channels."""
     maximum: np.ndarray
     """(view,) float64: the middle one of their largest line integrals."""
+    landmarks: np.ndarray
+    """(view, 9): mean quantiles of the middle of the picture, over its largest value."""
     mean: np.ndarray
     """(view, 256) of the small pictures."""
     components: np.ndarray
@@ -98,7 +100,8 @@ class Familiar:
 
         Raises `ValueError` for fewer than `LEAST_CASES`.
         """
-        shown, spread = (np.stack(part) for part in zip(*map(_describe, views), strict=True))
+        described = [(*_describe(one), _landmarks(one)) for one in views]
+        shown, spread, landmarks = (np.stack(part) for part in zip(*described, strict=True))
         cases = len(shown)
         if cases < LEAST_CASES:
             raise ValueError(f"expected at least {LEAST_CASES} cases, got {cases}")
@@ -112,6 +115,7 @@ class Familiar:
         return cls(
             angles_deg=np.asarray(angles_deg, np.float64),
             maximum=np.median(np.stack(list(maxima)), axis=0),
+            landmarks=landmarks.mean(axis=0),
             distances=np.sort(distances, axis=1),
             **{name: np.stack(part) for name, part in zip(_MODEL, zip(*models, strict=True), strict=True)},
         )
@@ -127,6 +131,22 @@ class Familiar:
             low, high = np.percentile(theirs, (1, 99))
             found.append(Familiarity(float(angle), float(distance), float(share), (float(low), float(high))))
         return found
+
+    def standardised(self, place: int, view: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """A view (row, col) from 0 to 1 with the grey levels of the training X-rays at `place`.
+
+        What a tone curve did is undone as far as it moved the quantiles of the picture's middle: these are
+        laid onto the mean ones of training, by straight lines in between, 0 and 1 staying (Nyúl, Udupa,
+        Zhang, IEEE Trans. Med. Imaging 19:143–150, 2000). As it is where too little of the middle is `seen`.
+        """
+        middle = _middle(view.shape)
+        inside = view[middle][seen[middle]]
+        if len(inside) < seen[middle].size / 2:
+            return view
+        own = np.quantile(inside, _QUANTILES).clip(1e-3, 1 - 1e-3)
+        # Where the picture is flat quantiles coincide: each is kept a little above the one before.
+        steps = np.concatenate([[0], np.maximum.accumulate(own) + 1e-6 * np.arange(len(own)), [1]])
+        return np.interp(view, steps, np.concatenate([[0], self.landmarks[place], [1]])).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything that it is, by name."""
@@ -203,6 +223,19 @@ def _describe(views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         change = small.diff(dim=1).abs().mean((1, 2)) + small.diff(dim=2).abs().mean((1, 2))
         steep.append((change + 1e-6).log())
     return shown.numpy(), torch.cat([levels, torch.stack(steep, 1)], 1).numpy()
+
+
+def _landmarks(views: np.ndarray) -> np.ndarray:
+    """(view, 9) of (view, row, col)."""
+    largest = views.max(axis=(1, 2), keepdims=True)
+    relative = views / np.where(largest > 0, largest, 1)
+    middle = _middle(views.shape[1:])
+    return np.stack([np.quantile(view[middle], _QUANTILES) for view in relative])
+
+
+def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The inner half of a picture each way: lungs and mediastinum, before the volume in every geometry."""
+    return tuple(slice(n // 4, n - n // 4) for n in shape)
 
 
 def _fit(shown: np.ndarray, spread: np.ndarray) -> _Model:

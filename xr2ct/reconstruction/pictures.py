@@ -68,8 +68,7 @@ def read_pictures(
         calibrated = False
         view = read_radiograph(file, angle, geometry, cube_mm=cube_mm, detector_mm=detector_mm, accept=accept)
         notes += [f"{file}: {note}" for note in view.notes]
-        largest = largest_line_integral(place, str(file), experiment, familiar)
-        read.append(replace(view, line_integrals=view.line_integrals * largest))
+        read.append(as_in_training(view, place, str(file), experiment, familiar))
     line_integrals = np.stack([view.line_integrals for view in read])
     seen = None if calibrated else torch.from_numpy(np.stack([view.seen for view in read]))
     found = _compare(line_integrals, experiment, familiar)
@@ -79,21 +78,25 @@ def read_pictures(
     return Pictures(files, XRays(torch.from_numpy(line_integrals), seen, calibrated), tuple(notes), found)
 
 
-def largest_line_integral(
-    place: int, where: str, experiment: Experiment, familiar: Familiar | None
-) -> np.float32:
-    """What a radiograph's thickest part stands for: that of the training X-rays of the view at `place`.
+def as_in_training(
+    view: RadiographView, place: int, where: str, experiment: Experiment, familiar: Familiar | None
+) -> RadiographView:
+    """A radiograph with the largest line integral of the training X-rays of the view at `place`.
 
-    1 where these are not known and their scale is their own maximum; `UserError` where that is another.
+    Where its values went through an unknown tone curve, with their grey levels too. As it is where these
+    X-rays are not known and their scale is their own maximum; `UserError` naming it as `where` if it is not.
     """
     if familiar is not None:
-        return np.float32(familiar.maximum[place])
+        lines = view.line_integrals
+        if not view.proportional:
+            lines = familiar.standardised(place, lines, view.seen)
+        return replace(view, line_integrals=lines * np.float32(familiar.maximum[place]))
     if experiment.data.xray_scale != "max":
         raise UserError(
             f"{where}: a radiograph's gain is unknown, and this checkpoint's X-rays are scaled by a line "
             f"integral (data.xray_scale {experiment.data.xray_scale:g}); it needs {FILE} of its run"
         )
-    return np.float32(1)
+    return view
 
 
 def _all_seen(line_integrals: np.ndarray) -> RadiographView:

@@ -76,7 +76,7 @@ def _choices(stages: Stages) -> list[_Choice]:
     data, lift = stages.experiment.data, stages.mapper.lift
     if data.window is not None:
         return [_Choice(Tiling.of(data.size, data.window), at_once) for at_once in _AT_ONCE]
-    if lift is None or not lift.CUTS:
+    if lift is None or not lift.CUTS or stages.mapper.consistency is not None:
         return [_Choice(None)]
     sides = range((data.size - 1) // _STEP * _STEP, 2 * _STEP - 1, -_STEP)
     return [_Choice(None), *(_Choice(Tiling.of(data.size, side)) for side in sides)]

@@ -6,6 +6,8 @@ them to the precision of its weights itself, where it has resampled them.
 
 Behind a lift a mapper may be one of sub-volumes (`data.window`), and may be given the stage before's
 reconstruction (`coarse`): both are further channels after the views'.
+
+``consistency: K`` among its keys puts K steps towards agreement with the views after any network.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from xr2ct.config import Experiment, validate
 from xr2ct.errors import UserError
+from xr2ct.models.consistency import Consistency, build_consistency, own_keys
 from xr2ct.models.initial import seeded_weights
 from xr2ct.models.lift import Lift, NoiseLift, RepeatLift, Windows, build_lift
 from xr2ct.models.surroundings import Surroundings
@@ -25,7 +28,7 @@ from xr2ct.registry import component
 
 
 class Mapper(nn.Module):
-    """Views to a volume on the unit window. Only the backbone has weights."""
+    """Views to a volume on the unit window. Only the backbone and the last steps have weights."""
 
     def __init__(
         self,
@@ -38,6 +41,8 @@ class Mapper(nn.Module):
         self.lift = lift
         self.backbone = backbone
         self.surroundings = surroundings
+        self.consistency: Consistency | None = None
+        """Steps towards agreement with the views after the backbone, where there are any."""
         self.side = side
         """Voxels along each side of a sub-volume; needed where origins are given."""
 
@@ -59,7 +64,11 @@ class Mapper(nn.Module):
             volume = self.backbone(views, seeds)
         else:
             volume = self.backbone(self.channels(views, seeds, self.windows(origins), coarse))
-        return volume
+        if self.consistency is None:
+            return volume
+        assert origins is None, "views agree with whole volumes"
+        agreeing: Tensor = self.consistency(volume, views)
+        return agreeing
 
     def channels(
         self, views: Tensor, seeds: Tensor | None, windows: Windows | None, coarse: Tensor | None
@@ -101,12 +110,19 @@ def build_mapper(
     data = experiment.data
     keys = dict(experiment.mapper)
     name = keys.pop("name", "swin-unetr")
+    steps = own_keys(keys, f"mapper {name}").consistency
     module = component("xr2ct.models", name)
     config = validate(module.Config, keys, f"mapper {name}")
     coarse = None if experiment.coarse is None else experiment.coarse.size
     surroundings = None
     if data.window is not None or coarse is not None:
         surroundings = Surroundings(data.size, data.window, coarse)
+    if steps and made is not Mapper:
+        raise UserError(
+            f"mapper.consistency: method {experiment.method['name']} makes its volumes in steps of its own; "
+            "reconstruct with --refine"
+        )
+    last = build_consistency(steps, experiment, geometry, cube_mm)
     with seeded_weights(experiment.seed, "mapper"):
         if getattr(module, "TAKES", "volumes") == "views":
             if surroundings is not None:
@@ -119,10 +135,14 @@ def build_mapper(
                     f"mapper {name} takes whole views; method {experiment.method['name']} needs a network "
                     "that takes volumes: swin-unetr, unet or segresnet"
                 )
-            return made(None, module.build(config, data.views, geometry, data.size))
+            mapper = made(None, module.build(config, data.views, geometry, data.size))
+            mapper.consistency = last
+            return mapper
         channels = len(data.views) + (0 if surroundings is None else surroundings.channels) + further_channels
         backbone = module.build(config, in_channels=channels, size=data.side)
     lift = build_lift(experiment, geometry, cube_mm)
     if isinstance(lift, RepeatLift) and hasattr(backbone, "repeated"):
         backbone.repeated = lift.axes  # it convolves pictures in place of volumes
-    return made(lift, backbone, data.side, surroundings)
+    mapper = made(lift, backbone, data.side, surroundings)
+    mapper.consistency = last
+    return mapper

@@ -34,7 +34,7 @@ from xr2ct.reconstruction.noise import detail_level, noise_level
 from xr2ct.reconstruction.priors import Prior
 from xr2ct.reconstruction.unseen import LinearBeams
 
-NEARNESS = 10.0
+NEARNESS = 30.0
 """ρ: half of what a change by the volume's own size costs, where being off by the noise level costs ½."""
 
 Stopped = Literal["noise level", "steps", "no further gain"]

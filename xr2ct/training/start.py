@@ -11,6 +11,7 @@ from xr2ct import provenance
 from xr2ct.config import Experiment, Resolved, differences, dump, validate
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.loading.source import Source
+from xr2ct.models.consistency import own_keys
 from xr2ct.registry import component
 from xr2ct.run import Run
 from xr2ct.seeds import generator
@@ -52,8 +53,9 @@ def completed(experiment: Experiment) -> Experiment:
     ):
         given = {"name": default, **getattr(experiment, kind)}
         name = given.pop("name")
+        own = own_keys(given, f"{kind} {name}").model_dump(exclude_defaults=True) if kind == "mapper" else {}
         config = validate(component(package, name).Config, given, f"{kind} {name}")
-        parts[kind] = {"name": name, **config.model_dump(mode="json")}
+        parts[kind] = {"name": name, **config.model_dump(mode="json"), **own}
     return experiment.model_copy(update={**parts, "resolved": None})
 
 

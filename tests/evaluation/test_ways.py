@@ -110,7 +110,7 @@ def test_doubt_is_calibrated_on_validation_patients_and_kept(sums: Run) -> None:
     evaluate_ways(sums, [DOUBTED], cohorts=["lctsc"])  # none of them is a validation patient
     file = calibration_file(sums, 500, DOUBTED.label)
     told = json.loads(file.read_text(encoding="utf-8"))
-    assert (told["patients"], told["draws"]) == (3, ["without 90°", "without 0°"])
+    assert (told["patients"], told["draws"]) == (3, ["without-90", "without-0"])
     kept = file.stat().st_mtime_ns
     evaluate_ways(sums, [DOUBTED])
     assert file.stat().st_mtime_ns == kept

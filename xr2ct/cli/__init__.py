@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from xr2ct import __version__
-from xr2ct.cli import bench, data, experiments, jobs, study, submission, viewing
+from xr2ct.cli import bench, data, evaluation, experiments, jobs, study, submission, viewing
 from xr2ct.cli.arguments import Parser
 from xr2ct.errors import STOPPED, SUPERSEDED, Stopped, Superseded, UserError, WorkFailed
 
@@ -66,7 +66,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="xr2ct", description="X-rays to CT-like volumes", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"xr2ct {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for part in (data, experiments, viewing, study, submission, jobs, bench):
+    for part in (data, experiments, evaluation, viewing, study, submission, jobs, bench):
         for add in part.COMMANDS:
             add(commands)
     return parser

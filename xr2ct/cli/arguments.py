@@ -83,6 +83,17 @@ def way_arguments(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def radiograph_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--detector-mm", type=above_zero, default=None, metavar="MM",
+        help="long side of a radiograph's detector, where its header does not say",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accept", action="append", default=[], metavar="NAME",
+        help="take a radiograph although its header contradicts the checkpoint in this; repeat",
+    )  # fmt: skip
+
+
 def stated_way(args: argparse.Namespace) -> Any:
     """The `Way` of those arguments; `UserError` for two that do not go together."""
     from xr2ct.config import Way, validate

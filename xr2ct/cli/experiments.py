@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from xr2ct.cli.arguments import (
     config_arguments,
     positive,
     print_result,
+    radiograph_arguments,
     stated_way,
     way_arguments,
-    window,
 )
 from xr2ct.errors import UserError
 
@@ -55,108 +54,6 @@ def run_train(args: argparse.Namespace) -> None:
     print(train(load_experiment(args.config, args.overrides), args.overrides).path)
 
 
-def add_evaluate(commands: Any) -> None:
-    p = command(commands, "evaluate", run_evaluate, "score a run's checkpoints, whatever is not scored yet")
-    p.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    p.add_argument(
-        "--watch", action="store_true", help="have it done by jobs of --cluster until training has ended"
-    )
-    p.add_argument("--round", action="store_true", help="have it done by jobs of --cluster, looking once")
-    p.add_argument("--cluster", default=None, metavar="PROFILE")
-    p.add_argument(
-        "--step", default=None, help="a number, best, last or all (default: all; with --leave-out best)"
-    )
-    p.add_argument("--cohort", nargs="+", default=None, metavar="NAME")
-    p.add_argument(
-        "--predictions", type=Path, default=None, metavar="DIR", help="volumes from elsewhere, CASE.mha"
-    )
-    p.add_argument("--name", default=None, help="what the predictions are called in every table")
-    p.add_argument(
-        "--leave-out",
-        choices=("mean", "zero"),
-        nargs="?",
-        const="mean",
-        default=None,
-        help="score without each view in turn, with the mean training view in its place, or zeros",
-    )
-    way_arguments(p)
-    p.add_argument("--ways", action="store_true", help="score in each of the configuration's evaluation.ways")
-    p.add_argument("--json", action="store_true")
-
-
-def run_evaluate(args: argparse.Namespace) -> None:
-    from xr2ct.evaluation.in_way import way_sources
-    from xr2ct.evaluation.leaderboard import format_leaderboard, read_leaderboard
-    from xr2ct.evaluation.left_out import evaluate_left_out, left_out_rows
-    from xr2ct.evaluation.predictions import evaluate_predictions
-    from xr2ct.evaluation.sweep import evaluate
-    from xr2ct.evaluation.ways import WAYS_SHOWN, evaluate_ways, way_rows
-    from xr2ct.run import Run
-    from xr2ct.tracking import bring_level
-
-    if (args.predictions is None) != (args.name is None):
-        raise UserError("--predictions DIR and --name X go together")
-    if args.predictions and (args.leave_out or args.step):
-        raise UserError("--predictions are of no checkpoint: neither --step nor --leave-out goes with them")
-    way = stated_way(args)
-    asked = [bool(args.predictions), bool(args.leave_out), bool(way.label)]
-    if sum(asked) > 1:
-        raise UserError(
-            "one at a time: --predictions, --leave-out, or a way (--refine, --align, --samples, --doubt)"
-        )
-    if args.watch or args.round or args.cluster:
-        _evaluate_by_jobs(args, any(asked))
-        return
-    for path in args.runs:
-        run = Run.open(path)
-        if way.label:
-            evaluate_ways(run, [way], args.step or "best", args.cohort)
-            rows = way_rows(run)
-            print_result(rows, format_leaderboard(rows, WAYS_SHOWN), args.json)
-            continue
-        if args.leave_out:
-            evaluate_left_out(run, args.step or "best", args.cohort, args.leave_out)
-            rows = left_out_rows(run)
-            print_result(rows, format_leaderboard(rows), args.json)
-            continue
-        if args.predictions is None:
-            evaluate(run, steps=args.step or "all", cohorts=args.cohort)
-            if way_sources(run, experiment := run.experiment()):
-                evaluate_ways(run, experiment.evaluation.ways, "best", args.cohort)
-        else:
-            evaluate_predictions(run, args.predictions, args.name, args.cohort)
-        bring_level(run)
-        rows = read_leaderboard(run)
-        print_result(rows, format_leaderboard(rows), args.json)
-
-
-def _evaluate_by_jobs(args: argparse.Namespace, otherwise: bool) -> None:
-    from launch.evaluator import watch
-    from launch.profiles import load_profile
-
-    if args.cluster is None or args.watch == args.round:
-        raise UserError("--cluster PROFILE goes with one of --watch and --round")
-    if args.step or args.cohort or otherwise or args.json:
-        raise UserError(
-            "--watch and --round take neither --step, --cohort, --predictions, --leave-out, a way nor --json"
-        )
-    watch(load_profile(args.cluster), args.runs, once=args.round)
-
-
-def add_score(commands: Any) -> None:
-    p = command(commands, "score", run_score, "every metric of one volume against its truth, as JSON")
-    p.add_argument("prediction", type=Path)
-    p.add_argument("truth", type=Path)
-    p.add_argument("--window", type=window, default=None, metavar="LO,HI", help="HU (default: -1024,1476)")
-
-
-def run_score(args: argparse.Namespace) -> None:
-    from xr2ct.evaluation.score import score_files
-    from xr2ct.window import HuWindow
-
-    print(json.dumps(score_files(args.prediction, args.truth, args.window or HuWindow()), indent=2))
-
-
 def add_reconstruct(commands: Any) -> None:
     p = command(commands, "reconstruct", run_reconstruct, "from X-rays to a volume in HU")
     p.add_argument("checkpoint", type=Path, help="a checkpoint's folder, or a file of `xr2ct export`")
@@ -168,14 +65,7 @@ def add_reconstruct(commands: Any) -> None:
     p.add_argument("--weights", choices=("mapper", "mapper-ema"), default="mapper")
     p.add_argument("--geometry", default=None, help="what the X-rays were taken with (default: as trained)")
     p.add_argument("--png-scale", type=float, default=None, help="line integral of a .png's white")
-    p.add_argument(
-        "--detector-mm", type=above_zero, default=None, metavar="MM",
-        help="long side of a radiograph's detector, where its header does not say",
-    )  # fmt: skip
-    p.add_argument(
-        "--accept", action="append", default=[], metavar="NAME",
-        help="take a radiograph although its header contradicts the checkpoint in this; repeat",
-    )  # fmt: skip
+    radiograph_arguments(p)
     way_arguments(p)
     p.add_argument(
         "--unseen", action="store_true",
@@ -257,8 +147,6 @@ def run_track(args: argparse.Namespace) -> None:
 COMMANDS = (
     add_summary,
     add_train,
-    add_evaluate,
-    add_score,
     add_reconstruct,
     add_report,
     add_track,

@@ -35,8 +35,9 @@ def export_views(
         return _export_store(source, geometry, angles_deg, out, case)
     if case is not None:
         raise UserError(f"{source}: not a store, so it has no case {case!r}")
+    views = project_ct(source, geometry, angles_deg)
     header = {"xr2ct_version": __version__, "xr2ct_source_sha256": sha256(source)}
-    return write_views(out, project_ct(source, geometry, angles_deg), angles_deg, geometry, header)
+    return write_views(out, views, angles_deg, geometry, header)
 
 
 def project_ct(path: Path, geometry: Geometry, angles_deg: Sequence[float]) -> np.ndarray:

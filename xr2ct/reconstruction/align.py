@@ -95,7 +95,8 @@ def align(predict: Predict, xrays: XRays, beams: Beams, rounds: int) -> Aligned:
 def put_right(xrays: XRays, beams: Beams, unit: Tensor, poses: tuple[Pose, ...]) -> Tensor:
     """Line integrals (view, row, col) as they would be of a patient who had lain as the geometry says.
 
-    unit: (z, y, x), what the patient is taken to be. Views without a motion stay as they are.
+    unit: (z, y, x), what the patient is taken to be. Views without a motion stay as they are; of what was
+    not seen in a moved one, the volume's projection stands in the place.
     """
     views = xrays.line_integrals.clone()
     for view, pose in enumerate(poses):
@@ -106,7 +107,7 @@ def put_right(xrays: XRays, beams: Beams, unit: Tensor, poses: tuple[Pose, ...])
         measured = views[view : view + 1]
         seen = torch.ones_like(measured) if xrays.seen is None else xrays.seen[view : view + 1].to(measured)
         gain, offset = _scale(moved, measured, seen, xrays.calibrated)
-        left = _carried(measured - gain * moved - offset, pose, beams.geometry, one.angles_deg[0])
+        left = _carried(seen * (measured - gain * moved - offset), pose, beams.geometry, one.angles_deg[0])
         views[view] = (gain * one.project(unit) + offset + left)[0]
     return views
 

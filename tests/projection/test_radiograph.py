@@ -26,9 +26,11 @@ from pydicom.sequence import Sequence
 from pydicom.uid import HTJ2K, JPEG2000Lossless, RLELossless
 from scipy import ndimage
 
+from xr2ct.cohorts.radiographs import read_radiographs
+from xr2ct.cohorts.series import Source
 from xr2ct.errors import UserError
 from xr2ct.projection.geometry import NAMED, Geometry
-from xr2ct.projection.radiograph import RadiographView, is_dicom, read_radiograph
+from xr2ct.projection.radiograph import RadiographView, is_dicom, read_radiograph, to_view
 
 PA = 180.0
 SAME = 0.999
@@ -391,15 +393,21 @@ def test_dicom_is_known_by_its_first_bytes(tmp_path: Path) -> None:
 
 def test_a_real_radiograph(real_data: Path) -> None:
     """MONOCHROME1, JPEG 2000, no spacing: 1955 rows of 0.2 mm, as its plate's 1841 columns of 368 mm tell."""
-    file = real_data / "xray" / "chest_pa_monochrome1_j2k.dcm"
-    geometry = NAMED["chest-1800"]
+    file, geometry = real_data / "xray" / "chest_pa_monochrome1_j2k.dcm", NAMED["chest-1800"]
+    (picture,) = read_radiographs(Source("", "", "", "radiograph", (file,)))
+
+    def made(angle: float, geometry: Geometry, detector_mm: float | None = 391.0) -> RadiographView:
+        return to_view(
+            picture.pixels, picture.attributes, angle, geometry, file.name, detector_mm=detector_mm
+        )
+
     with pytest.raises(UserError, match="no pixel spacing"):
-        _read(file, PA, geometry)
+        made(PA, geometry, None)
     with pytest.raises(UserError, match=r"view PA, given as AP \(0°\)"):
-        _read(file, 0.0, geometry, detector_mm=391.0)
+        made(0.0, geometry)
     with pytest.raises(UserError, match=r"1996 mm from source.*trained with 949 \(541\)"):
-        _read(file, PA, NAMED["x2ct"], detector_mm=391.0)
-    view = _read(file, PA, geometry, detector_mm=391.0)
+        made(PA, NAMED["x2ct"])
+    view = made(PA, geometry)
     assert view.seen.any(axis=0).sum() == pytest.approx(368 / 430 * 256, rel=0.03)
     middle, left, right = (
         view.line_integrals[90:150, cols].mean() for cols in (slice(116, 140), slice(60, 90), slice(166, 196))

@@ -47,6 +47,9 @@ class RadiographView:
     """What was assumed or found, a line each."""
     proportional: bool = True
     """Whether values follow the line integral; else through a display's tone curve that no header tells."""
+    depth: np.ndarray | None = None
+    """(row, col) how far a ray runs in the model's volume, over the volume's side, 1 at most. X-rays that are
+    projected from such a volume fade out with it, whatever of the patient is there."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -71,11 +74,10 @@ def read_radiograph(
 ) -> RadiographView:
     """The view at an angle from a DICOM file of a DX or CR picture.
 
-    cube_mm: side of the model's volume. X-rays that are projected from such a volume fade out where their
-    rays leave it by its sides, whatever of the patient is there, and so is this one made to. detector_mm:
-    length of the picture's long side on the detector, where the header has no spacing. accept: which
-    statements of the header to overrule (`placing.Accepted`). Raises `UserError` naming the file for what is
-    no readable radiograph of a chest, and where its header contradicts view, geometry or size.
+    cube_mm: side of the model's volume, for the view's `depth`. detector_mm: length of the picture's long
+    side on the detector, where the header has no spacing. accept: which statements of the header to overrule
+    (`placing.Accepted`). Raises `UserError` naming the file for what is no readable radiograph of a chest,
+    and where its header contradicts view, geometry or size.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
@@ -130,11 +132,11 @@ def to_view(
     if transposed(directions):
         scale = type(scale)(scale.col_mm, scale.row_mm)
     picture, on_detector = resample(values, seen_there, scale, geometry)
-    depth = np.ones(1) if cube_mm is None else _depth(cube_mm, angle_deg, geometry)
-    inside = on_detector & (depth > _WHOLE)
+    depth = None if cube_mm is None else _depth(cube_mm, angle_deg, geometry)
+    inside = on_detector if depth is None else on_detector & (depth > _WHOLE)
     if not inside.any():
         raise UserError(f"{where}: nothing of it lies on the detector of geometry {geometry.name!r}")
-    line_integrals = np.where(on_detector, _from_zero_to_one(picture, inside, level) * depth, 0)
+    line_integrals = np.where(on_detector, _from_zero_to_one(picture, inside, level), 0).astype(np.float32)
     if not directions:
         notes.append("its header does not say how the patient lies in it: taken as shown to a reader")
     if not seen.all():
@@ -143,11 +145,11 @@ def to_view(
         notes.append("no beam passes beside the patient: zero is placed below the thinnest part")
     if not proportional:
         notes.append("its values were made for display, through a tone curve that no header tells")
-    return RadiographView(line_integrals.astype(np.float32), inside, tuple(notes), proportional)
+    return RadiographView(line_integrals, inside, tuple(notes), proportional, depth)
 
 
 def _depth(cube_mm: float, angle_deg: float, geometry: Geometry) -> np.ndarray:
-    """(row, col) how far a ray runs in the model's volume, over the volume's side; 1 at most."""
+    """As `RadiographView.depth`."""
     side = 16
     chords = project(torch.ones(1, side, side, side), (cube_mm / side,) * 3, geometry, [angle_deg])[0, 0]
     return np.asarray((chords / cube_mm).clamp(max=1))

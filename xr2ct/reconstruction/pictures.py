@@ -81,22 +81,25 @@ def read_pictures(
 def as_in_training(
     view: RadiographView, place: int, where: str, experiment: Experiment, familiar: Familiar | None
 ) -> RadiographView:
-    """A radiograph with the largest line integral of the training X-rays of the view at `place`.
+    """A radiograph made like the training X-rays of the view at `place`, as far as that can be.
 
-    Where its values went through an unknown tone curve, with their grey levels too. As it is where these
-    X-rays are not known and their scale is their own maximum; `UserError` naming it as `where` if it is not.
+    It has their largest line integral, it fades out where they do, and where its values went through an
+    unknown tone curve it has their grey levels. Where they are not known and their scale is their own
+    maximum, that of the radiograph stays 1; `UserError` naming it as `where` if their scale is another.
     """
-    if familiar is not None:
-        lines = view.line_integrals
-        if not view.proportional:
-            lines = familiar.standardised(place, lines, view.seen)
-        return replace(view, line_integrals=lines * np.float32(familiar.maximum[place]))
-    if experiment.data.xray_scale != "max":
+    lines = view.line_integrals
+    if familiar is None and experiment.data.xray_scale != "max":
         raise UserError(
             f"{where}: a radiograph's gain is unknown, and this checkpoint's X-rays are scaled by a line "
             f"integral (data.xray_scale {experiment.data.xray_scale:g}); it needs {FILE} of its run"
         )
-    return view
+    if familiar is not None:
+        if not view.proportional:
+            lines = familiar.standardised(place, lines, view.seen)
+        lines = lines * np.float32(familiar.maximum[place])
+    if view.depth is not None:
+        lines = lines * view.depth
+    return replace(view, line_integrals=lines)
 
 
 def _all_seen(line_integrals: np.ndarray) -> RadiographView:

@@ -83,7 +83,7 @@ def test_draws_are_not_written_into() -> None:
 def test_samples_are_a_random_mappers_own(checkpoint: AddCheckpoint) -> None:
     noise = checkpoint(10, kind="noise", noise="iteration")
     draws = build_draws("samples", noise, samples=4)
-    assert draws.names == ("draw 0", "draw 1", "draw 2", "draw 3")
+    assert draws.names == ("draw-0", "draw-1", "draw-2", "draw-3")
     volumes = list(draws(VIEWS, SEEDS))
     assert [v.shape for v in volumes] == [(2, 16, 16, 16)] * 4
     # The first is what the mapper makes by itself; another number of them makes the same ones.
@@ -142,7 +142,7 @@ def test_views_are_replaced_one_by_one(checkpoint: AddCheckpoint) -> None:
 
     before = VIEWS.clone()
     draws = build_draws("views", here, stages=reconstruct)
-    assert draws.names == ("without 90°", "without 0°")
+    assert draws.names == ("without-90", "without-0")
     assert len(list(draws(VIEWS, SEEDS))) == 2
     for place, views in enumerate(seen):
         assert all(torch.equal(views[i, place], stand_in[place]) for i in range(2))

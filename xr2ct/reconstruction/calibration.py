@@ -33,7 +33,6 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from scipy.optimize import minimize
 from torch import Tensor
 
 from xr2ct.config import Section, validate
@@ -49,6 +48,8 @@ EXTRA = "doubt"
 """In a file of `xr2ct export`: calibrations by way, and the mean view."""
 CELLS = 16
 """Along each side of the cube, of the error by place."""
+EVERYWHERE = 0.1
+"""Patients' worth of error that is held to lie anywhere."""
 VOXELS_A_PATIENT = 20_000
 """Drawn at random for the fit."""
 
@@ -295,9 +296,10 @@ def _square_gradient(volume: Tensor, window: HuWindow, cube_mm: float) -> Tensor
 
 
 def _by_place(squares: Tensor) -> Tensor:
-    """(CELLS, CELLS, CELLS) root mean square over patients (n, …), with one more of the mean everywhere: of
-    few patients no cell says that nothing is ever wrong there."""
-    return ((squares.sum(dim=0) + squares.mean()) / (len(squares) + 1)).sqrt()
+    """(CELLS, CELLS, CELLS) root mean square over patients (n, …) and part of one who errs alike everywhere:
+    of few patients no cell says that nothing is ever wrong there."""
+    total = squares.sum(dim=0) + EVERYWHERE * squares.mean()
+    return (total / (len(squares) + EVERYWHERE)).sqrt()
 
 
 def _without(squares: Tensor, patient: int) -> Tensor:
@@ -321,6 +323,8 @@ def _sample(cells: Tensor, places: Tensor) -> np.ndarray:
 
 def _most_likely(error: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Factors (part,) ≥ 0 with the least Σ log σ² + e²/σ²; σ² = Σ (factor · part)², parts (part, voxel)."""
+    from scipy.optimize import minimize  # takes a second, and a reconstruction fits nothing
+
     # Shares of the mean square error, so that the search is about numbers near 1.
     typical = float(np.mean(error**2)) + LEAST_HU**2
     scale = np.maximum(np.mean(parts**2, axis=1), 1e-12)

@@ -101,7 +101,7 @@ class SampleDraws:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(f"draw {draw}" for draw in range(self._samples))
+        return tuple(f"draw-{draw}" for draw in range(self._samples))
 
     def __call__(self, views: Tensor, seeds: Tensor) -> Iterator[Tensor]:
         """As `Draws`; `UserError` at the second draw where it is the first again."""
@@ -146,7 +146,7 @@ class ViewDraws:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(f"without {angle:g}°" for angle in self._angles)
+        return tuple(f"without-{angle:g}" for angle in self._angles)
 
     def __call__(self, views: Tensor, seeds: Tensor) -> Iterator[Tensor]:
         """As `Draws`."""

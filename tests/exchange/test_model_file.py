@@ -209,6 +209,9 @@ def test_the_same_run_gives_the_same_bytes(model: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.xr2ct"
     assert main(["export", str(tmp_path / "runs" / "tried"), "--to", str(again)]) == 0
     assert again.read_bytes() == model.read_bytes()
+    beside = tmp_path / "beside"
+    beside.touch()
+    assert again.stat().st_mode == beside.stat().st_mode  # whoever may read files here may read it
 
 
 # What it says

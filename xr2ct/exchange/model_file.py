@@ -12,8 +12,6 @@ Nothing in it can run: numbers, and JSON that names components of this package a
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,13 +23,14 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from xr2ct.config import Experiment, validate
 from xr2ct.errors import UserError
 from xr2ct.exchange.model_card import Card
 from xr2ct.provenance import sha256
+from xr2ct.run import write_atomically
 
 FORMAT = 1
 SUFFIX = ".xr2ct"
@@ -186,15 +185,8 @@ def read_model(path: Path) -> Model:
 def write_model(path: Path, about: About, tensors: Mapping[str, Tensor]) -> None:
     """Write or replace a file, whole or not at all; the same contents give the same bytes."""
     text = json.dumps(about.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata={_KEY: text})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={_KEY: text})
+    write_atomically(path, content)
 
 
 @contextmanager

@@ -118,6 +118,28 @@ class Viewer:
         )
         self.settle()
 
+    def cross(self, css: str) -> tuple[float, float]:
+        """Where the crosshair's lines meet on a picture, as shares of its width and height."""
+        script = """
+            const canvas = document.querySelector(arguments[0]);
+            const { width, height } = canvas;
+            const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+            copy.drawImage(canvas, 0, 0);
+            return [copy.getImageData(0, 1, width, 1), copy.getImageData(1, 0, 1, height)]
+              .map((line) => [...line.data])"""
+        without = self.run(script, css)
+        self.press("body", "x")
+        shown = self.run(script, css)
+        self.press("body", "x")
+        places = []
+        for before, after in zip(without, shown, strict=True):
+            changed = [
+                sum(abs(a - b) for a, b in zip(before[i : i + 4], after[i : i + 4], strict=True))
+                for i in range(0, len(before), 4)
+            ]
+            places.append((sum(i * c for i, c in enumerate(changed)) / sum(changed) + 0.5) / len(changed))
+        return places[0], places[1]
+
     def size(self, width: int, height: int) -> None:
         self.chrome.set_window_size(width, height)
         self.settle()

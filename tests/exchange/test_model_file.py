@@ -485,7 +485,7 @@ HEADERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "JSON without end": lambda about: "[" * 100_000,
     "no object": lambda about: "[1]",
     "a number too long": lambda about: "1" * 10_000,
-    "not a number": lambda about: '{"format": NaN}',
+    "not a number": lambda about: about["card"]["taken"].update(sad_mm=float("nan")),
     "another format": lambda about: about.update(format=2),
     "no stage": lambda about: about.update(stages=[]),
     "a stage too many": lambda about: about.update(stages=about["stages"] * 2),

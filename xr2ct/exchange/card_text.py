@@ -92,8 +92,8 @@ def _scores(card: Card) -> str:
     origins = "\n".join(f"- {_plain(name)}: {_origin(cohort)}" for name, cohort in sorted(cohorts.items()))
     about = (
         "Mean [95 % interval: bootstrap over patients]. The HU window as [0, 1], over the whole volume, "
-        "unless stated otherwise. A model that is not above both priors knows nothing of the patient. By `val` "
-        "a run's best checkpoint is chosen: `test` is what to expect."
+        "unless stated otherwise. A model that is not above both priors knows nothing of the patient. "
+        "By `val` a run's best checkpoint is chosen: `test` is what to expect."
     )
     return f"{table}\n\n{about}\n\n{origins}"
 

@@ -78,7 +78,7 @@ def apart(units: Tensor, views: Tensor) -> float:
 def test_volumes_come_to_agree_and_get_better() -> None:
     views = views_of(FINE)
     found = layer()(WRONG, views)
-    assert apart(found, views) < 0.5 * apart(WRONG, views)
+    assert apart(found, views) < 0.6 * apart(WRONG, views)
     assert (found - TRUE).square().mean() < 0.9 * (WRONG - TRUE).square().mean()
     # More steps, nearer; and each patient on his own.
     assert apart(layer(8)(WRONG, views), views) < apart(found, views)

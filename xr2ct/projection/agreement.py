@@ -21,10 +21,9 @@ from xr2ct.projection.geometry import Geometry
 from xr2ct.projection.projector import WATER_PER_MM
 
 REACH_MM = 10.0
-"""Standard deviation by which a correction and the density that weighs it are smoothed: about a rib, and what
-an organ's border is off by."""
+"""Standard deviation by which a correction is smoothed: about a rib, and what an organ's border is off by."""
 
-_OF_AIR = 0.02
+_OF_AIR = 0.002
 """What air weighs against water: a border may move into it, a haze may not."""
 
 
@@ -64,14 +63,13 @@ def fit_response(
 class Spreading:
     """The covariance of a correction: D½ (G + n·1) D½, of volumes (…, z, y, x) with cubic voxels.
 
-    G smooths by `REACH_MM`, and D is the density smoothed as much. Symmetric and positive.
+    G smooths by `REACH_MM`, and D is the density, that of water being 1. Symmetric and positive.
     """
 
     def __init__(self, mu: Tensor, voxel_mm: float) -> None:
         """mu: (…, z, y, x) attenuation in 1/mm of the volume that is corrected."""
         self._voxel_mm = voxel_mm
-        density = smoothed(mu, voxel_mm) / WATER_PER_MM
-        self._root = (density.clamp(min=0) + _OF_AIR).sqrt()
+        self._root = (mu / WATER_PER_MM + _OF_AIR).sqrt()
 
     def __call__(self, gradient: Tensor, own: float | Tensor = 0.1) -> Tensor:
         """C · gradient. own: n, the weight of what is each voxel's own beside what it shares."""

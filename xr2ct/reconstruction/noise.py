@@ -11,7 +11,7 @@ from torch import Tensor
 from xr2ct.projection.agreement import at_grid
 from xr2ct.projection.geometry import Geometry
 
-OF_DETAIL = 0.7
+OF_DETAIL = 0.6
 """Of the detail beyond the grid, what may stay. The true volume's own projection is off by all of it; a
 border within a voxel can be met in part, and down to here volumes gain by it."""
 

@@ -5,7 +5,9 @@ From the mapper's output x₀, in attenuation µ between what 0 and 1 of the win
     min_µ  ‖S(Aµ − q)‖² / (2 ε²‖Sq‖²)  +  ρ/2 · ‖µ − µ₀‖² / ‖µ₀‖²  +  R(x)
 
 where A projects, S keeps the pixels that hold a measurement, ε is the noise level relative to the X-rays and
-R is one of `reconstruction.priors`. Conjugate gradients (Polak & Ribière 1969), preconditioned by the
+R is one of `reconstruction.priors`. A volume is held the nearer to the mapper's the better that one fits:
+ρ = `NEARNESS` / (e₀² − d²), of the error e₀ that it comes with and what even the true volume would have, the
+detail d that the grid cannot show. Conjugate gradients (Polak & Ribière 1969), preconditioned by the
 covariance that a correction is taken to have (`projection.agreement.Spreading`) and projected on the bounds
 (Bertsekas, SIAM J. Control Optim. 20:221–246, 1982): voxels at a bound that would leave it wait. They end by
 Morozov's discrepancy principle (Soviet Math. Dokl. 7:414–417, 1966), once ‖S(Aµ − q)‖ ≤ ε‖Sq‖: what goes
@@ -34,8 +36,9 @@ from xr2ct.reconstruction.noise import detail_level, noise_level
 from xr2ct.reconstruction.priors import Prior
 from xr2ct.reconstruction.unseen import LinearBeams
 
-NEARNESS = 30.0
-"""ρ: half of what a change by the volume's own size costs, where being off by the noise level costs ½."""
+NEARNESS = 0.3
+"""The squared size of a correction against that of the error it is for, both relative, where it costs as much
+as being off by the noise level does."""
 
 Stopped = Literal["noise level", "steps", "no further gain"]
 
@@ -47,6 +50,9 @@ _LEAST_NOISE = 1e-4
 
 _SMALL = 1e-3
 """Of the window: the step by which a prior's curvature is found."""
+
+_LEAST_EXCESS = 0.1
+"""Of the error that a volume comes with, what it is taken to be to blame for at least."""
 
 _TRIES = 4
 _LEAST_GAIN = 1e-4
@@ -108,6 +114,8 @@ class _Asked:
     shown: Tensor
     """The same without what the noise level allows to leave out."""
     noise: float
+    detail: float
+    """Relative L2 of what the grid cannot show."""
 
     @classmethod
     def of(cls, lines: Tensor, seen: Tensor, beams: Beams, voxel_mm: float, noise: float | None) -> _Asked:
@@ -117,7 +125,7 @@ class _Asked:
         detail = detail_level(lines, beams.geometry, voxel_mm, seen)
         left_out = min(1.0, _LEFT_OUT * noise / detail) if detail else 0.0
         smooth = at_grid(lines, beams.geometry, voxel_mm, seen)
-        return cls(lines * seen, torch.lerp(lines, smooth, left_out) * seen, noise)
+        return cls(lines * seen, torch.lerp(lines, smooth, left_out) * seen, noise, detail)
 
     @property
     def norm(self) -> float:
@@ -157,7 +165,7 @@ class _Problem:
         self._voxel_mm = beams.cube_mm / len(unit)
         self._start = attenuation(beams.window.to_hu(unit))
         self._lowest, self._highest = attenuation(beams.window.to_hu(unit.new_tensor([0.0, 1.0]))).tolist()
-        self._pull = nearness / (_dot(self._start, self._start) or 1.0)
+        self._nearness, self._pull = nearness, 0.0
         self._rays = LinearBeams(beams, self._start, seen)
         self._spread = Spreading(self._start, self._voxel_mm)
 
@@ -166,6 +174,8 @@ class _Problem:
         now = self._state(self._start)
         asked = self._ask(now, noise)
         before = error = asked.error(now.lines)
+        excess = max(before**2 - asked.detail**2, (_LEAST_EXCESS * before) ** 2, 1e-12)
+        self._pull = self._nearness / excess / (_dot(self._start, self._start) or 1.0)
         taken, way, stuck = 0, None, False
         while taken < steps and error > asked.noise and not stuck:
             way = self._way(now, asked, way)

@@ -232,7 +232,10 @@ def read_stand_in(checkpoint: Path) -> Tensor:
         model = read_model(checkpoint)
         held = model.extras.get(EXTRA)
         if held is None or _VIEWS not in held.arrays:
-            raise UserError(f"{checkpoint}: doubt: views: it came without the mean training view")
+            raise UserError(
+                f"{checkpoint}: doubt: views: it came without the mean training view; export it again after "
+                "`xr2ct evaluate` with a way of doubt: views"
+            )
         mean = torch.from_numpy(held.arrays[_VIEWS]).float()
         if mean.ndim != 3 or len(mean) != len(model.experiments[0].data.views):
             raise UserError(f"{checkpoint}: doubt: views: its mean training view is of another shape")

@@ -160,7 +160,9 @@ def test_air_stays_air_and_nothing_leaves_the_window() -> None:
     narrow = HuWindow(-500.0, 500.0)
     unit = narrow.to_unit(WINDOW.to_hu(start))
     with torch.inference_mode():
-        refined = refine(unit.clone(), XRays(lines), replace(BEAMS, window=narrow), 10)
+        unit = unit.clone()
+        prior = total_variation(unit)
+        refined = refine(unit, XRays(lines), replace(BEAMS, window=narrow), 10, prior=prior)
     assert refined.after < refined.before
     assert refined.unit.min() >= 0 and refined.unit.max() <= 1
 

@@ -49,8 +49,9 @@ def total_variation(unit: Tensor, weight: float = TV_WEIGHT) -> Prior:
     Of the correction, not of the volume: that would take vessels for noise, 5 dB of them at this weight's
     threefold on chests.
     """
-    start = unit.detach().float().clone()
-    whole = _variation(start).clamp(min=1e-6)
+    with torch.inference_mode(False), torch.no_grad():
+        start = unit.detach().float().clone()
+        whole = _variation(start).clamp(min=1e-6)
     return lambda volume: weight * _variation(volume - start) / whole
 
 

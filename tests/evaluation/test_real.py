@@ -31,11 +31,13 @@ MACHINE = Geometry("x2ct", 541.0, 949.0, 500.0, pixels=160)
 VIEWS = (180.0, 270.0)
 
 
-def _picture(store: Path, case: int, angle: float, number: int, **told: Any) -> dict[str, Any]:
-    """A radiograph of the case in its store, and its entry in the case's file."""
+def _picture(
+    store: Path, case: int, angle: float, number: int, moved: tuple[int, int] = (0, 0), **told: Any
+) -> dict[str, Any]:
+    """A radiograph of the case in its store, moved by pixels, and its entry in the case's file."""
     view = project(attenuation(chest(case, "lidc-idri"))[None], (CUBE_MM / FINE,) * 3, MACHINE, [angle])[0, 0]
     name, across = {180.0: ("PA", "L"), 270.0: ("LL", "P")}[angle]
-    pixels = logarithmic(shown(view.numpy(), angle))
+    pixels = logarithmic(shown(np.roll(view.numpy(), moved, (0, 1)), angle))
     entry = {
         **attributes_of(header(pixels, MACHINE, ViewPosition=name, PatientOrientation=[across, "F"])),
         "name": f"case{case}-{number:02d}",
@@ -49,7 +51,7 @@ def _picture(store: Path, case: int, angle: float, number: int, **told: Any) -> 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Untrained, with a store of radiographs: two views of case 1, one of case 2, old ones of case 3."""
+    """Untrained, with a store of radiographs: two views of case 1, one of 2, old ones of 3 and 4."""
     folder = tmp_path_factory.mktemp("real")
     store = write_store(folder, ["train", "test", "test", "test", "test"], SIZE, VIEWS, 64)
     write.lay_out_radiographs(store.path)
@@ -61,6 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         ],
         2: [_picture(store.path, 2, 180.0, 1)],
         3: [_picture(store.path, 3, 180.0, 30), _picture(store.path, 3, 270.0, 31, days_after_ct=None)],
+        4: [_picture(store.path, 4, angle, 50 + i, (14, -14)) for i, angle in enumerate(VIEWS)],
     }
     for case, entries in pictures.items():
         about = write.read_case(store.path, f"case{case}")
@@ -116,7 +119,7 @@ def test_the_truth_itself_has_its_lungs_and_explains_its_radiographs(run, monkey
     assert set(sweep.missing) >= {"case2", "case3", "case4"}
     assert "no LLAT (270°) among its radiographs: case2-01: its header says view PA" in sweep.missing["case2"]
     assert sweep.missing["case3"] == "none of its 2 radiographs is within 7 days"
-    assert sweep.missing["case4"] == "none of its 0 radiographs is within 7 days"
+    assert sweep.missing["case4"] == "none of its 2 radiographs is within 7 days"
 
 
 def test_where_the_patient_stood_costs_overlap_but_not_when_centred(run, monkeypatch):
@@ -126,6 +129,16 @@ def test_where_the_patient_stood_costs_overlap_but_not_when_centred(run, monkeyp
     assert row["lung/shift_mm"] == pytest.approx(20, abs=1)
     assert row["lung/relative_error"] == pytest.approx(0, abs=0.01)
     assert row["reprojection/unexplained"] > row["reprojection/truth_unexplained"] + 0.1
+
+
+def test_where_the_patient_stood_is_nothing_that_the_ct_leaves_unexplained(run, monkeypatch):
+    """25 mm off at the isocentre each way."""
+    monkeypatch.setattr(real, "load_stages", lambda *_: _Knowing(run, 0))
+    (file,) = real.evaluate_real(run, "last", days=60).written
+    as_taken, moved = real.read_real(file)
+    assert (as_taken["case"], moved["case"]) == ("case1", "case4")
+    assert moved["reprojection/truth_unexplained"] < as_taken["reprojection/truth_unexplained"] + 0.1
+    assert moved["reprojection/unexplained"] > moved["reprojection/truth_unexplained"] + 0.2
 
 
 def test_rows_read_as_a_leaderboard(run, monkeypatch):

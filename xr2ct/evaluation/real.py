@@ -10,7 +10,8 @@ in another depth, and nothing aligns the two, so that no voxel can be compared w
                         neither turned nor scaled
     reprojection/…      the volume projected again against the radiograph, whose gain and offset are fitted
                         for each view: the part of the radiograph's variation (a root mean square) that is
-                        left unexplained, within what it shows; `truth` is the same of the CT
+                        left unexplained, within what it shows; `truth` is the same of the CT, moved in
+                        the plane of each picture by up to 50 mm to where it explains most
     xrays/…             how far the radiographs lie from the training X-rays (`reconstruction.familiar`), of
                         the view that is farthest
 
@@ -57,6 +58,8 @@ log = logging.getLogger(__name__)
 
 DAYS = 7
 """Between CT and radiograph, at most, unless stated."""
+MOVED_MM = 50.0
+_STEP_MM = 6.0
 REAL = f"{ASIDE}real"
 LABELS = ("case", "patient", "views", "pictures", "days", "weights")
 """`pictures`: names in the store's radiograph/, and `days` from the CT to each, in the order of `views`."""
@@ -248,7 +251,7 @@ def _score(
         "weights": experiment.evaluation.weights,
         **compare_lungs(made, truth, store.cube_mm / data.size),
         "reprojection/unexplained": _unexplained(made, lines, taken, experiment),
-        "reprojection/truth_unexplained": _unexplained(truth, lines, taken, experiment),
+        "reprojection/truth_unexplained": _unexplained(truth, lines, taken, experiment, moved_mm=MOVED_MM),
         "xrays/distance": max((one.distance for one in compared), default=math.nan),
         "xrays/share": max((one.share for one in compared), default=math.nan),
     }
@@ -281,18 +284,31 @@ def _dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
-def _unexplained(hu: np.ndarray, lines: np.ndarray, taken: _Taken, experiment: Experiment) -> float:
-    """Root of the mean over views of 1 − R², gain and offset fitted to what is seen."""
+def _unexplained(
+    hu: np.ndarray, lines: np.ndarray, taken: _Taken, experiment: Experiment, moved_mm: float = 0.0
+) -> float:
+    """Root of the mean over views of 1 − R², gain and offset fitted to what is seen.
+
+    moved_mm: at the isocentre, how far each projection may be moved, in whole pixels of about 6 mm, to agree.
+    """
     assert experiment.resolved is not None
     volume: Tensor = torch.from_numpy(np.asarray(hu, np.float32))[None]
-    again = project_hu(
-        volume, experiment.resolved.cube_mm, checkpoint_geometry(experiment), experiment.data.views
-    )[0].numpy()
+    geometry = checkpoint_geometry(experiment)
+    again = project_hu(volume, experiment.resolved.cube_mm, geometry, experiment.data.views)[0].numpy()
+    step = max(1, round(_STEP_MM * geometry.magnification / geometry.pixel_mm))
+    reach = int(moved_mm * geometry.magnification / geometry.pixel_mm) // step
+    shifts = [(step * y, step * x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)]
     left = [
-        1 - np.corrcoef(p[view.seen], q[view.seen])[0, 1] ** 2
+        1 - max(_correlation(np.roll(p, shift, (0, 1)), q, view.seen) for shift in shifts) ** 2
         for p, q, view in zip(again, lines, taken.views, strict=True)
     ]
     return math.sqrt(max(0.0, float(np.mean(left))))
+
+
+def _correlation(one: np.ndarray, other: np.ndarray, seen: np.ndarray) -> float:
+    """Within `seen`; 0 where one of them is flat there or they run against each other."""
+    r = float(np.corrcoef(one[seen], other[seen])[0, 1])
+    return max(0.0, r) if math.isfinite(r) else 0.0
 
 
 def _magnitude(column: str, value: float) -> float:

@@ -321,7 +321,7 @@ def test_extras_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def kept_beside(run: Run, cases: int = 16) -> None:
     """What the X-rays learnt from look like, and how doubt is calibrated in two ways."""
     drawn = np.random.default_rng(1).random((cases, 2, 32, 32))
-    save_arrays(Familiar.of((90.0, 0.0), drawn, drawn.max((2, 3))).arrays(), run.path / FILE)
+    save_arrays(Familiar.of((90.0, 0.0), drawn, "max").arrays(), run.path / FILE)
     for way in ("doubt-views", "doubt-ensemble"):
         told = Calibration(
             way=way,

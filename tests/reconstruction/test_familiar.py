@@ -36,8 +36,7 @@ def _line_integrals(number: int) -> np.ndarray:
 
 @cache
 def _described() -> Familiar:
-    views = [_line_integrals(number) for number in range(32)]
-    return Familiar.of(ANGLES, (scale_views(v, "max") for v in views), (v.max(axis=(1, 2)) for v in views))
+    return Familiar.of(ANGLES, map(_line_integrals, range(32)), "max")
 
 
 def test_patients_that_nothing_was_learnt_from_are_familiar() -> None:
@@ -115,4 +114,4 @@ def test_a_damaged_one_is_named(tmp_path: Path) -> None:
 def test_too_few_cases_describe_nothing() -> None:
     views = [np.zeros((1, 64, 64), np.float32)] * (LEAST_CASES - 1)
     with pytest.raises(ValueError, match=f"at least {LEAST_CASES} cases"):
-        Familiar.of([0.0], views, [np.ones(1)] * len(views))
+        Familiar.of([0.0], views, "max")

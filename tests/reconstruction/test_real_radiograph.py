@@ -65,7 +65,7 @@ def _train(checkpoint: Path) -> torch.Tensor:
     save_file(mapper.state_dict(), checkpoint / "mapper.safetensors")
     (checkpoint / "config.yaml").write_text(dump(experiment))
     (checkpoint / "COMPLETE").touch()
-    save_arrays(Familiar.of([180.0], scaled.numpy(), views.max(axis=(2, 3))).arrays(), checkpoint / FILE)
+    save_arrays(Familiar.of([180.0], views, "max").arrays(), checkpoint / FILE)
     return units.mean(dim=0)[0]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from safetensors.numpy import load_file
 from xr2ct.errors import UserError
 from xr2ct.exchange.model_file import read_model
 from xr2ct.projection.geometry import VIEW_ANGLES
+from xr2ct.projection.views import scale_views
 
 FILE = "xrays.safetensors"
 """In a run's folder, or beside a checkpoint's weights."""
@@ -94,17 +96,20 @@ class Familiar:
 
     @classmethod
     def of(
-        cls, angles_deg: Sequence[float], views: Iterable[np.ndarray], maxima: Iterable[np.ndarray]
+        cls, angles_deg: Sequence[float], line_integrals: Iterable[np.ndarray], scale: Literal["max"] | float
     ) -> Familiar:
-        """From scaled X-rays (view, row, col), and the largest line integrals (view,), of each training case.
+        """From the X-rays (view, row, col) of each training case; `scale` as `views.scale_views` has it.
 
-        Raises `ValueError` for fewer than `LEAST_CASES`.
+        They are taken one by one. Raises `ValueError` for fewer than `LEAST_CASES`.
         """
-        described = [(*_describe(one), _landmarks(one)) for one in views]
-        shown, spread, landmarks = (np.stack(part) for part in zip(*described, strict=True))
+        described = []
+        for views in line_integrals:
+            largest = views.max(axis=(1, 2)).astype(np.float64)
+            described.append((*_describe(scale_views(views, scale)), _landmarks(views), largest))
+        if len(described) < LEAST_CASES:
+            raise ValueError(f"expected at least {LEAST_CASES} cases, got {len(described)}")
+        shown, spread, landmarks, maxima = (np.stack(part) for part in zip(*described, strict=True))
         cases = len(shown)
-        if cases < LEAST_CASES:
-            raise ValueError(f"expected at least {LEAST_CASES} cases, got {cases}")
         models = [_fit(shown[:, v], spread[:, v]) for v in range(len(angles_deg))]
         distances = np.empty((len(angles_deg), cases))
         for fold in range(_FOLDS):
@@ -114,7 +119,7 @@ class Familiar:
                 distances[v, out] = _distance(told, shown[out, v], spread[out, v])
         return cls(
             angles_deg=np.asarray(angles_deg, np.float64),
-            maximum=np.median(np.stack(list(maxima)), axis=0),
+            maximum=np.median(maxima, axis=0),
             landmarks=landmarks.mean(axis=0),
             distances=np.sort(distances, axis=1),
             **{name: np.stack(part) for name, part in zip(_MODEL, zip(*models, strict=True), strict=True)},

@@ -9,7 +9,7 @@ a mirrored picture is a mistake in how it was read, not a patient.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,6 @@ from safetensors.numpy import save
 from xr2ct.config import Experiment
 from xr2ct.errors import WorkFailed
 from xr2ct.loading.machine import Machine
-from xr2ct.projection.views import scale_views
 from xr2ct.reconstruction.familiar import FILE, LEAST_CASES, Familiar
 from xr2ct.run import Run
 from xr2ct.seeds import derive_seed, generator
@@ -56,16 +55,16 @@ def describe(experiment: Experiment, store: Store, cases: Sequence[Case]) -> Fam
     data, seed = experiment.data, experiment.seed
     machine = Machine(experiment.augmentation, store.geometries[data.geometry], store.cube_mm)
     side = experiment.augmentation.pose.reproject or data.size
-    scaled, maxima = [], []
-    for i in np.sort(generator(seed, "familiar").permutation(len(cases))[:MOST_CASES]):
-        case = cases[i]
-        views = machine.take(
-            store.xray(case, data.geometry, data.views),
-            data.views,
-            partial(store.volume, case, side),
-            derive_seed(seed, "familiar", case.id),
-        )
-        maxima.append(views.max(axis=(1, 2)).astype(np.float64))
-        scaled.append(scale_views(views, data.xray_scale))
-        alive()
-    return Familiar.of(data.views, scaled, maxima)
+    chosen = np.sort(generator(seed, "familiar").permutation(len(cases))[:MOST_CASES])
+
+    def line_integrals() -> Iterator[np.ndarray]:
+        for case in (cases[i] for i in chosen):
+            alive()
+            yield machine.take(
+                store.xray(case, data.geometry, data.views),
+                data.views,
+                partial(store.volume, case, side),
+                derive_seed(seed, "familiar", case.id),
+            )
+
+    return Familiar.of(data.views, line_integrals(), data.xray_scale)

@@ -11,6 +11,9 @@ is what no volume of the mapper's explains. A round is a step of Gauss–Newton 
 p; the Jacobian is taken by differences, through the mapper, six passes a moved view. A pose counts only where
 it explains much: what a mapper leaves over of views that fit together has directions too.
 
+Rotations and shifts in a view's plane are found best. A shift along its beam, which only magnifies, and a
+rotation about the vertical axis are vague, and it is the prior that keeps them small.
+
 A view is put right by what the motion changes in the projection of the volume, and what the volume does not
 explain is carried along (W) as if it lay in the plane through the isocentre:
 c(q, p) = A(0) x + W(q − A(p) x), A with the gain that fits.

@@ -55,6 +55,22 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert Run(tmp_path).steps() == []
 
 
+def test_whoever_may_read_a_run_may_read_its_weights(tmp_path: Path) -> None:
+    mapper = SimpleNamespace(
+        consolidated_weights=lambda: {"w": torch.ones(2)}, save=lambda folder, _: folder.mkdir(parents=True)
+    )
+    nothing: Any = SimpleNamespace(fixed={})
+    engines: Any = {"mapper": mapper}
+    average: Any = SimpleNamespace(weights={"w": torch.zeros(2)})
+    at_5 = TrainingState(
+        Experiment(name="x"), nothing, engines, ONE, Fence(Run(tmp_path), 1), average, step=5
+    )
+    (tmp_path / "plain").touch()
+    state.save(Run(tmp_path), at_5)
+    files = [Run(tmp_path).checkpoint(5) / name for name in ("mapper.safetensors", "mapper-ema.safetensors")]
+    assert [oct(file.stat().st_mode) for file in files] == [oct((tmp_path / "plain").stat().st_mode)] * 2
+
+
 def draws() -> tuple[Tensor, float, float]:
     return torch.rand(4), random.random(), float(np.random.normal())  # noqa: NPY002
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as in_bytes
 from torch import Tensor
 
 from xr2ct.config import Experiment, dump
@@ -157,9 +158,9 @@ def _write(folder: Path, state: TrainingState, mapper: Mapping[str, Tensor]) -> 
     files = {"mapper": mapper, "mapper-ema": state.average.weights}
     files |= {name: network.state_dict() for name, network in state.method.fixed.items()}
     for name, tensors in files.items():
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, folder / f"{name}.safetensors"
-        )
+        # Not by safetensors' own writer, whose files nobody but their owner may read, whatever the umask.
+        whole = in_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+        (folder / f"{name}.safetensors").write_bytes(whole)
     (folder / "config.yaml").write_text(dump(state.experiment), encoding="utf-8")
     place = {
         "step": state.step,

@@ -21,6 +21,7 @@ from xr2ct.projection.views import scale_views
 from xr2ct.reconstruction.align import Aligned, align
 from xr2ct.reconstruction.beams import Beams, XRays
 from xr2ct.reconstruction.doubt import Draws, SampleDraws, Spread, build_draws
+from xr2ct.reconstruction.priors import total_variation
 from xr2ct.reconstruction.refine import Refined, refine
 from xr2ct.stages import Stages
 from xr2ct.weights import Which, checkpoint_geometry
@@ -96,7 +97,8 @@ class Maker:
         def agreed(volume: Tensor) -> Tensor:
             nonlocal last
             if self.way.refine:
-                last = refine(volume, xrays, beams, self.way.refine)
+                prior = total_variation(volume)
+                last = refine(volume, xrays, beams, self.way.refine, prior=prior)
                 return last.unit
             return volume
 

@@ -289,11 +289,12 @@ def header(doubt: str, draws: Sequence[str], calibration: Calibration | None) ->
 
 
 def _square_gradient(volume: Tensor, window: HuWindow, cube_mm: float) -> Tensor:
-    """|∇V|² in (HU/mm)² by central differences."""
+    """|∇V|² in (HU/mm)² by central differences, of the volume clipped to the window."""
     spacing_mm = cube_mm / len(volume)
-    total = torch.zeros_like(volume, dtype=torch.float32)
+    hu = window.to_hu(volume.float())
+    total = torch.zeros_like(hu)
     for axis in range(3):
-        (along,) = torch.gradient(volume.float() * window.width, spacing=spacing_mm, dim=axis)
+        (along,) = torch.gradient(hu, spacing=spacing_mm, dim=axis)
         total += along.square()
     return total
 

@@ -168,6 +168,7 @@ class Familiar:
         shapes: dict[str, tuple[int, ...]] = {
             "angles_deg": (views,),
             "maximum": (views,),
+            "landmarks": (views, len(_QUANTILES)),
             "mean": (views, _SIDE**2),
             "components": (views, kept, _SIDE**2),
             "variance": (views, kept),

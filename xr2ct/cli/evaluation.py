@@ -55,6 +55,11 @@ def add_evaluate(commands: Any) -> None:
     )
     way_arguments(p)
     p.add_argument(
+        "--moved", choices=("drawn", "corner"), nargs="?", const="drawn", default=None,
+        help="score patients who moved between the views, up to 5° and 10 mm or by just that, as they come "
+        "and in a way (default: --align 3)",
+    )  # fmt: skip
+    p.add_argument(
         "--real",
         action="store_true",
         help="score reconstructions of the stores' radiographs against the CT of the same days",
@@ -85,7 +90,8 @@ def _study(args: argparse.Namespace) -> str | None:
         "--predictions": bool(args.predictions),
         "--leave-out": bool(args.leave_out),
         "--real": args.real,
-        "a way": bool(stated_way(args).label),
+        "--moved": bool(args.moved),
+        "a way": bool(stated_way(args).label) and not args.moved,
     }
     chosen = [name for name, wanted in asked.items() if wanted]
     if len(chosen) > 1:
@@ -140,6 +146,17 @@ def _way(run: Run, args: argparse.Namespace) -> Rows:
     return way_rows(run), WAYS_SHOWN
 
 
+def _moved(run: Run, args: argparse.Namespace) -> Rows:
+    from xr2ct.config import Way
+    from xr2ct.evaluation.leaderboard import SHOWN, mean_row
+    from xr2ct.evaluation.moved import Motion, evaluate_moved, read_moved
+
+    way = stated_way(args)
+    ways = (Way(), way if way.label else Way(align=3))
+    evaluate_moved(run, ways, Motion(corner=args.moved == "corner"), args.step or "best", args.cohort)
+    return [mean_row(result) for _, result in read_moved(run)], SHOWN
+
+
 def _real(run: Run, args: argparse.Namespace) -> Rows:
     from xr2ct.evaluation import real
 
@@ -161,6 +178,7 @@ _STUDIES = {
     "--predictions": _predictions,
     "--leave-out": _left_out,
     "--real": _real,
+    "--moved": _moved,
     "a way": _way,
 }
 
@@ -172,7 +190,7 @@ def _evaluate_by_jobs(args: argparse.Namespace, study: str | None) -> None:
     if args.cluster is None or args.watch == args.round:
         raise UserError("--cluster PROFILE goes with one of --watch and --round")
     if args.step or args.cohort or study or args.json:
-        told = "--step, --cohort, --predictions, --leave-out, --real, a way nor --json"
+        told = "--step, --cohort, --predictions, --leave-out, --real, --moved, a way nor --json"
         raise UserError(f"--watch and --round take neither {told}")
     watch(load_profile(args.cluster), args.runs, once=args.round)
 

@@ -50,6 +50,18 @@ def read_leaderboard(run: Run) -> list[dict[str, Any]]:
         return [_parse(line) for line in csv.DictReader(file)]
 
 
+def mean_row(result: Result) -> dict[str, Any]:
+    """Means over the patients of a file that stands aside, in the form of `read_leaderboard`'s rows, `step`
+    being the source."""
+    return {
+        "step": result.source,
+        "cohort": result.cohort,
+        "split": result.split,
+        "patients": len(set(result.patients.values())),
+        **{column: None if math.isnan(mean := result.mean(column)) else mean for column in COLUMNS},
+    }
+
+
 def format_leaderboard(rows: Sequence[dict[str, Any]], shown: Sequence[str] = SHOWN) -> str:
     """A plain table of the metrics in `shown`."""
     head = ["step", "cohort", "split", "patients", *shown]

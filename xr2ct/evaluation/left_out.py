@@ -12,7 +12,6 @@ Results lie beside the others, as RUN/evaluations/step-000500~without-90/COHORT-
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,9 @@ from torch import Tensor
 
 from xr2ct.config import Data
 from xr2ct.errors import UserError, WorkFailed
+from xr2ct.evaluation.leaderboard import mean_row
 from xr2ct.evaluation.pairs import Expected, Stores, find_pairs, learnt_from
-from xr2ct.evaluation.results import ASIDE, COLUMNS, Result, read_results, views_label
+from xr2ct.evaluation.results import ASIDE, Result, read_results, views_label
 from xr2ct.evaluation.scoring import Prediction, Predictor
 from xr2ct.evaluation.sweep import (
     Sweep,
@@ -143,16 +143,7 @@ def read_left_out(run: Run) -> list[tuple[LeftOut, Result]]:
 def left_out_rows(run: Run) -> list[dict[str, Any]]:
     """Means over patients, in the form of the leaderboard's rows, `step` being the source."""
     return [
-        {
-            "step": result.source,
-            "cohort": result.cohort,
-            "split": result.split,
-            "patients": len(set(result.patients.values())),
-            "left_out": left_out.angle,
-            "fill": left_out.fill,
-            **{column: None if math.isnan(mean := result.mean(column)) else mean for column in COLUMNS},
-        }
-        for left_out, result in read_left_out(run)
+        {**mean_row(result), "left_out": told.angle, "fill": told.fill} for told, result in read_left_out(run)
     ]
 
 

@@ -11,7 +11,6 @@ Results lie beside the others, as RUN/evaluations/step-000500~refine-50/COHORT-S
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -22,10 +21,11 @@ from torch import Tensor
 from xr2ct.config import Experiment, Way
 from xr2ct.errors import UserError, WorkFailed
 from xr2ct.evaluation.in_way import InWay
+from xr2ct.evaluation.leaderboard import mean_row
 from xr2ct.evaluation.left_out import mean_views
 from xr2ct.evaluation.metrics import PRIMARY
 from xr2ct.evaluation.pairs import Expected, Pair, Stores, find_pairs, learnt_from
-from xr2ct.evaluation.results import COLUMNS, Result, read_results
+from xr2ct.evaluation.results import Result, read_results
 from xr2ct.evaluation.scoring import Prediction, Predictor
 from xr2ct.evaluation.sweep import (
     Checkpoint,
@@ -114,17 +114,7 @@ def read_ways(run: Run) -> list[tuple[InWay, Result]]:
 
 def way_rows(run: Run) -> list[dict[str, Any]]:
     """Means over patients, in the form of the leaderboard's rows, `step` being the source."""
-    return [
-        {
-            "step": result.source,
-            "cohort": result.cohort,
-            "split": result.split,
-            "patients": len(set(result.patients.values())),
-            "way": told.label,
-            **{column: None if math.isnan(mean := result.mean(column)) else mean for column in COLUMNS},
-        }
-        for told, result in read_ways(run)
-    ]
+    return [{**mean_row(result), "way": told.label} for told, result in read_ways(run)]
 
 
 class _Predictor:

@@ -9,10 +9,9 @@ the step that would bring A along this direction nearest to q, and θ > 0 learnt
 in learned reconstruction (Adler & Öktem, Inverse Problems 33:124007, 2017). Learnt too is what C leaves to
 each voxel alone: two numbers a step. θ = 0 would leave the volume as it was.
 
-q are the views as the grid can show them, in the volume's own line integrals. Views that come divided by
-their maximum are known up to a gain of each, and where their contrast or detector is drawn in training up to
-an offset too; both are fitted by least squares before each step. Then what differs from ray to ray is
-corrected, and not how much the patient attenuates as a whole.
+q are the views as the grid can show them, in line integrals, so `data.xray_scale` has to be one: of views
+that come divided by their own maximum only a gain could be fitted, and one that is fitted to a volume which
+is no chest yet leads training astray.
 
 Always in float32, whatever the weights' precision: line integrals rounded to half precision would be further
 off than what is corrected.
@@ -32,15 +31,13 @@ from torch import Tensor, nn
 from xr2ct.autocast import without_autocast
 from xr2ct.config import Experiment, Section, validate
 from xr2ct.errors import UserError
-from xr2ct.projection.agreement import Spreading, at_grid, fit_response
+from xr2ct.projection.agreement import Spreading, at_grid
 from xr2ct.projection.geometry import Geometry
 from xr2ct.projection.projector import WATER_PER_MM, attenuation, backproject, project
 from xr2ct.window import HuWindow
 
 _FIRST_STEP = 0.5
 _FIRST_OWN = 0.1
-_LEAST_GAIN = 1 / 20
-"""Of a view by its maximum: no chest has a line integral above 20."""
 
 
 class Keys(Section):
@@ -65,14 +62,12 @@ class Consistency(nn.Module):
         geometry: Geometry,
         cube_mm: float,
         window: HuWindow,
-        xray_scale: float | None,
-        offset: bool = False,
+        xray_scale: float,
     ) -> None:
-        """xray_scale: the line integral that is 1 in the views; None where a gain is fitted, with `offset`
-        an offset too."""
+        """xray_scale: the line integral that is 1 in the views."""
         super().__init__()
         self.angles, self.geometry, self.cube_mm = tuple(angles), geometry, cube_mm
-        self.window, self.xray_scale, self.offset = window, xray_scale, offset
+        self.window, self.xray_scale = window, xray_scale
         self.step = nn.Parameter(torch.full((steps,), _before_softplus(_FIRST_STEP)))
         self.own = nn.Parameter(torch.full((steps,), _before_softplus(_FIRST_OWN)))
         ends = attenuation(window.to_hu(torch.tensor([0.0, 1.0])))
@@ -87,7 +82,7 @@ class Consistency(nn.Module):
             unit = volumes[:, 0].float()
             start = mu = attenuation(self.window.to_hu(unit))
             voxel_mm = self.cube_mm / mu.shape[-1]
-            shown = at_grid(views.float(), self.geometry, voxel_mm)
+            shown = at_grid(views.float() * self.xray_scale, self.geometry, voxel_mm)
             spread = Spreading(mu.detach(), voxel_mm)
             for step, own in zip(F.softplus(self.step.float()), F.softplus(self.own.float()), strict=True):
                 mu = self._corrected(mu, shown, spread, step, own)
@@ -96,7 +91,7 @@ class Consistency(nn.Module):
 
     def _corrected(self, mu: Tensor, shown: Tensor, spread: Spreading, step: Tensor, own: Tensor) -> Tensor:
         lines = self._project(mu)
-        gradient = self._backproject(lines - self._line_integrals(shown, lines), mu)
+        gradient = self._backproject(lines - shown, mu)
         direction = spread(gradient, own)
         waits = ((mu <= self._lowest) & (direction > 0)) | ((mu >= self._highest) & (direction < 0))
         direction = direction.masked_fill(waits, 0)
@@ -104,13 +99,6 @@ class Consistency(nn.Module):
             along = self._project(direction).square().sum((1, 2, 3))
             length = (gradient * direction).sum((1, 2, 3)) / along.clamp(min=1e-12)
         return (mu - step * length.view(-1, 1, 1, 1) * direction).clamp(self._lowest, self._highest)
-
-    def _line_integrals(self, shown: Tensor, lines: Tensor) -> Tensor:
-        """The views as the volume's own line integrals, by the response that fits best."""
-        if self.xray_scale is not None:
-            return shown * self.xray_scale
-        gain, offset = fit_response(shown, lines.detach(), offset=self.offset)
-        return (shown - offset) / gain.clamp(min=_LEAST_GAIN)
 
     def _project(self, mu: Tensor) -> Tensor:
         if mu.is_meta:  # without data there are no rays to be found; all else is counted
@@ -138,6 +126,13 @@ def build_consistency(
     reasons = {
         "data.window: a sub-volume has no line integrals of its own; unset it": data.window is not None,
         "data.scaling: minmax leaves unknown what attenuates how much; use window": data.scaling != "window",
+        "data.xray_scale: max leaves a gain of each view unknown; set a line integral, as 5": (
+            data.xray_scale == "max"
+        ),
+        "augmentation.contrast: what is drawn is no line integral; set it to null": (
+            augmentation.contrast is not None
+        ),
+        "augmentation.detector: what is drawn is no line integral; unset it": augmentation.detector.on,
         "augmentation.rotation_deg: pictures turned in their plane agree with no volume; set it to 0": (
             augmentation.rotation_deg * augmentation.rotation_probability > 0
         ),
@@ -151,10 +146,8 @@ def build_consistency(
     for reason, holds in reasons.items():
         if holds:
             raise UserError(f"mapper.consistency does not go with {reason}")
-    drawn = augmentation.contrast is not None or augmentation.detector.on
-    scale = None if drawn or data.xray_scale == "max" else float(data.xray_scale)
     window = HuWindow(*data.hu_window)
-    return Consistency(steps, data.views, geometry, cube_mm, window, scale, offset=drawn)
+    return Consistency(steps, data.views, geometry, cube_mm, window, float(data.xray_scale))
 
 
 def _before_softplus(value: float) -> float:

@@ -310,6 +310,11 @@ Doubt = Literal["samples", "ensemble", "views"]
 or the views but one."""
 
 
+RefinePrior = Literal["none", "tv", "features"]
+"""What a refined volume is held by beside its nearness to the mapper's: nothing, the total variation of the
+correction, or the features that the mapper was trained by."""
+
+
 class Way(Section):
     """How a volume is made of a checkpoint: what is done beside one pass of the mapper.
 
@@ -321,6 +326,8 @@ class Way(Section):
     view as taken where the geometry says."""
     refine: int = Field(0, ge=0)
     """Most steps towards agreement with the X-rays that came in."""
+    prior: RefinePrior = "tv"
+    """That refining is held by."""
     samples: int = Field(1, ge=1)
     """Volumes that are drawn, of which the mean is taken."""
     doubt: Doubt | None = None
@@ -328,6 +335,8 @@ class Way(Section):
 
     @model_validator(mode="after")
     def _drawn(self) -> Way:
+        if self.prior != "tv" and not self.refine:
+            raise ValueError(f"prior: {self.prior}: goes with refine")
         if self.doubt == "samples" and self.samples < 2:
             raise ValueError(f"doubt: samples: needs at least 2 samples, got {self.samples}")
         if self.doubt in ("ensemble", "views") and self.samples > 1:
@@ -343,6 +352,8 @@ class Way(Section):
         """As in the names of results, ``align-5+refine-20``; empty for the mapper alone."""
         numbers = {"align": self.align, "refine": self.refine, "samples": self.samples * (self.samples > 1)}
         parts = [f"{name}-{number}" for name, number in numbers.items() if number]
+        if self.prior != "tv":
+            parts.append(f"prior-{self.prior}")
         return "+".join(parts + [f"doubt-{self.doubt}"] * bool(self.doubt))
 
 

@@ -67,6 +67,7 @@ def test_labels_name_what_is_done_and_are_read_back() -> None:
     assert Way().label == ""
     assert Way(align=5, refine=20, doubt="ensemble").label == "align-5+refine-20+doubt-ensemble"
     assert Way(samples=8, doubt="samples").label == "samples-8+doubt-samples"
+    assert Way(refine=20, prior="features").label == "refine-20+prior-features"
     told = InWay("step-000500", Way(align=5, refine=20).label)
     assert told.source == "step-000500~align-5+refine-20" and InWay.of(told.source) == told
     assert InWay.of("step-000500") is None and InWay.of("step-000500~without-90") is None
@@ -79,6 +80,7 @@ def test_labels_name_what_is_done_and_are_read_back() -> None:
         ({"doubt": "views", "refine": 5}, "use ensemble or samples"),
         ({"doubt": "ensemble", "samples": 4}, "one sample"),
         ({"refine": -1}, "greater than or equal to 0"),
+        ({"prior": "features"}, "goes with refine"),
     ],
 )
 def test_what_does_not_go_together_is_refused(keys: dict[str, object], told: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from xr2ct.errors import UserError
 from xr2ct.evaluation.reprojection import project_hu
 from xr2ct.exchange.volumes import volume_header
 from xr2ct.methods.mappers import mapper_of
+from xr2ct.models.features import Config, FeatureExtractor
 from xr2ct.projection.geometry import Geometry
 from xr2ct.projection.views import write_views
 from xr2ct.reconstruction.beams import XRays
@@ -134,6 +136,28 @@ def test_a_mapper_that_draws_nothing_has_no_samples(run: Run) -> None:
     for way in (Way(samples=3), Way(samples=3, doubt="samples")):
         with pytest.raises(UserError, match="draws nothing at random"):
             Maker.of(run.checkpoint(4), stages, way, "mapper", "cpu")
+
+
+def test_features_hold_a_volume_of_a_mapper_that_has_some(
+    run: Run, views: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint is said to be of neural OT; its features are drawn here."""
+    told = ["reconstruct", str(run.checkpoint(4)), *views, "--refine=5"]
+    assert cli.main([*told, "--out", str(tmp_path / "f.mha"), "--prior=features"]) == 2
+    assert "no features.safetensors" in capsys.readouterr().err
+    config = Config(widths=(4, 8, 8, 8))
+    save_file(FeatureExtractor(config, 0).state_dict(), run.checkpoint(4) / "features.safetensors")
+    change = run.checkpoint(4) / "config.yaml"
+    of_features = f"method: {{name: neural-ot, features: {config.model_dump_json()}}}\n"
+    text = re.sub(r"method:\n(  .*\n)+", of_features, change.read_text())
+    change.write_text(text)
+    volumes = []
+    for prior in ("features", "none", "tv"):
+        out = tmp_path / f"{prior}.mha"
+        assert cli.main([*told, "--out", str(out), f"--prior={prior}"]) == 0
+        volumes.append(read(out))
+    assert volume_header(tmp_path / "features.mha")["xr2ct_way"] == "refine-5+prior-features"
+    assert (volumes[0] != volumes[1]).any() and (volumes[1] != volumes[2]).any()
 
 
 def test_a_limit_on_memory_counts_the_mapper_alone(

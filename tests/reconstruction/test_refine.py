@@ -200,13 +200,12 @@ def test_the_checkpoints_own_features(tmp_path: Path) -> None:
         weights.mul_(0.5)  # as no seed draws them
     save_file(extractor.state_dict(), tmp_path / "features.safetensors")
     start, other = unit_chest(0), unit_chest(1)
-    prior = named_prior("features", start, tmp_path, experiment)
+    prior = named_prior("features", tmp_path, experiment)(start)
     assert prior is not None
     torch.testing.assert_close(prior(other), feature_distance(extractor, start)(other))
     with pytest.raises(UserError, match=r"trained by regression, which leaves no features.safetensors"):
-        named_prior("features", start, tmp_path, Experiment(name="test", method={"name": "regression"}))
-    with pytest.raises(UserError, match=r"--prior tvs: .*tv"):
-        named_prior("tvs", start, tmp_path, experiment)
+        named_prior("features", tmp_path, Experiment(name="test", method={"name": "regression"}))
+    assert named_prior("none", tmp_path, experiment)(start) is None
 
 
 def test_a_real_chest(real_data: Path) -> None:

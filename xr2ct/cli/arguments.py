@@ -67,6 +67,10 @@ def way_arguments(parser: Parser) -> None:
         help="move the volume, in at most N steps, to agree with the X-rays that came in",
     )  # fmt: skip
     parser.add_argument(
+        "--prior", choices=("none", "tv", "features"), default="tv",
+        help="that refining is held by, beside nearness (default: tv, the total variation of the correction)",
+    )  # fmt: skip
+    parser.add_argument(
         "--align", type=positive, default=0, metavar="N",
         help="estimate in N rounds how the patient moved between the views",
     )  # fmt: skip
@@ -98,7 +102,9 @@ def stated_way(args: argparse.Namespace) -> Any:
     """The `Way` of those arguments; `UserError` for two that do not go together."""
     from xr2ct.config import Way, validate
 
-    return validate(Way, {k: getattr(args, k) for k in ("refine", "align", "samples", "doubt")}, "way")
+    return validate(
+        Way, {k: getattr(args, k) for k in ("refine", "prior", "align", "samples", "doubt")}, "way"
+    )
 
 
 def positive(text: str) -> int:

@@ -21,7 +21,7 @@ from xr2ct.projection.views import scale_views
 from xr2ct.reconstruction.align import Aligned, align
 from xr2ct.reconstruction.beams import Beams, XRays
 from xr2ct.reconstruction.doubt import Draws, SampleDraws, Spread, build_draws
-from xr2ct.reconstruction.priors import total_variation
+from xr2ct.reconstruction.priors import PriorOf, named_prior, total_variation
 from xr2ct.reconstruction.refine import Refined, refine
 from xr2ct.stages import Stages
 from xr2ct.weights import Which, checkpoint_geometry
@@ -44,9 +44,12 @@ class Made:
 class Maker:
     """A checkpoint, and the way in which its volumes are made."""
 
-    def __init__(self, stages: Stages, way: Way, draws: Draws | None = None) -> None:
-        """draws: of more volumes than one pass of `stages`, what the way takes mean or deviation over."""
-        self.stages, self.way, self._draws = stages, way, draws
+    def __init__(
+        self, stages: Stages, way: Way, draws: Draws | None = None, prior: PriorOf = total_variation
+    ) -> None:
+        """draws: of more volumes than one pass of `stages`, what the way takes mean or deviation over.
+        prior: that refining is held by."""
+        self.stages, self.way, self._draws, self._prior = stages, way, draws, prior
 
     @classmethod
     def of(
@@ -55,14 +58,17 @@ class Maker:
         """Of `stages`, loaded from `checkpoint`, with what the way needs beside it.
 
         Raises `UserError` where that is not there: a mapper that draws, two checkpoints, two views, the mean
-        training view.
+        training view, features.
         """
         if way.samples > 1 and not stages.draws:
             raise UserError(f"{checkpoint}: samples: this mapper draws nothing at random; leave it at 1")
+        prior = named_prior(way.prior, checkpoint, stages.experiment, device)
+        draws: Draws | None = None
         if way.doubt:
             draws = build_draws(way.doubt, checkpoint, which, device, stages=stages, samples=way.samples)
-            return cls(stages, way, draws)
-        return cls(stages, way, SampleDraws(stages, way.samples) if way.samples > 1 else None)
+        elif way.samples > 1:
+            draws = SampleDraws(stages, way.samples)
+        return cls(stages, way, draws, prior)
 
     @property
     def over(self) -> tuple[str, ...]:
@@ -97,8 +103,7 @@ class Maker:
         def agreed(volume: Tensor) -> Tensor:
             nonlocal last
             if self.way.refine:
-                prior = total_variation(volume)
-                last = refine(volume, xrays, beams, self.way.refine, prior=prior)
+                last = refine(volume, xrays, beams, self.way.refine, prior=self._prior(volume))
                 return last.unit
             return volume
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xr2ct.config import Experiment
-from xr2ct.errors import UserError, nearest
+from xr2ct.config import Experiment, RefinePrior
+from xr2ct.errors import UserError
 from xr2ct.methods.mappers import method_of
 from xr2ct.models import features
 from xr2ct.models.features import FeatureExtractor
@@ -20,7 +19,8 @@ from xr2ct.models.features import FeatureExtractor
 Prior = Callable[[Tensor], Tensor]
 """A volume (z, y, x) on the unit window to a scalar, differentiable: what it costs."""
 
-Name = Literal["none", "tv", "features"]
+PriorOf = Callable[[Tensor], "Prior | None"]
+"""The prior of a volume (z, y, x) as the mapper made it."""
 
 TV_WEIGHT = 1.0
 """What a correction as rough as the volume costs, where the X-rays being off by the noise level costs ½."""
@@ -31,16 +31,14 @@ _EDGE = 0.01
 """Of the unit window, 25 HU: differences below it are noise to be smoothed, and no edge."""
 
 
-def named_prior(name: str, unit: Tensor, checkpoint: Path, experiment: Experiment) -> Prior | None:
-    """The prior of a volume (z, y, x) that a checkpoint has made; `UserError` for one that it lacks."""
-    match name:
-        case "none":
-            return None
-        case "tv":
-            return total_variation(unit)
-        case "features":
-            return feature_distance(load_features(checkpoint, experiment).to(unit.device), unit)
-    raise UserError(f"--prior {name}: {nearest(name, get_args(Name))}")
+def named_prior(
+    name: RefinePrior, checkpoint: Path, experiment: Experiment, device: torch.device | str = "cpu"
+) -> PriorOf:
+    """Of volumes that a checkpoint makes; `UserError` for features that it lacks."""
+    if name == "features":
+        extractor = load_features(checkpoint, experiment).to(device)
+        return lambda unit: feature_distance(extractor, unit)
+    return total_variation if name == "tv" else lambda unit: None
 
 
 def total_variation(unit: Tensor, weight: float = TV_WEIGHT) -> Prior:

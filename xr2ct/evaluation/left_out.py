@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from xr2ct.config import Data
-from xr2ct.errors import UserError, WorkFailed
+from xr2ct.errors import UserError
+from xr2ct.evaluation.aside import score_aside
 from xr2ct.evaluation.leaderboard import mean_row
 from xr2ct.evaluation.pairs import Expected, Stores, find_pairs, learnt_from
 from xr2ct.evaluation.results import ASIDE, Result, read_results, views_label
@@ -32,8 +33,6 @@ from xr2ct.evaluation.sweep import (
     choose_steps,
     is_current,
     load_checkpoints,
-    not_current,
-    score_and_commit,
 )
 from xr2ct.evaluation.truth import Truth
 from xr2ct.loading.loader import sequential
@@ -86,29 +85,20 @@ def evaluate_left_out(
     data = experiment.data
     if len(data.views) < 2:
         raise UserError(f"{run.path}: has one view, {data.views[0]:g}°; leaving it out would leave none")
-    device = choose_device(experiment, device)
-    chosen = choose_steps(run, steps)
-    sweep, stores = Sweep(best=run.best_step()), Stores()
-    damaged: dict[str, str] = {}
-    pairs = find_pairs(experiment, cohorts, sweep.missing, stores, damaged)
-    stand_in = torch.zeros(len(data.views), 1, 1, device=device)
+    on, stores = choose_device(experiment, device), Stores()
+    stand_in = torch.zeros(len(data.views), 1, 1, device=on)
     if fill == "mean":
         store, cases = learnt_from(experiment, stores)
-        stand_in = mean_views(store, cases, data, experiment.evaluation.batch, device)
-    failures: dict[str, None] = dict.fromkeys(damaged.values())
-    for step in chosen:
-        (checkpoint,) = load_checkpoints(run, experiment, [step], device).values()
-        predictors = {
+        stand_in = mean_views(store, cases, data, experiment.evaluation.batch, on)
+
+    def predictors(step: int) -> dict[str, Predictor]:
+        (checkpoint,) = load_checkpoints(run, experiment, [step], on).values()
+        return {
             LeftOut(step_name(step), angle, fill).source: _Without(checkpoint, place, stand_in[place])
             for place, angle in enumerate(data.views)
         }
-        for pair in pairs:
-            if lacking := not_current(run, pair, predictors, experiment, stores):
-                failed = score_and_commit(run, pair, lacking, experiment, device, sweep, stores)
-                failures |= dict.fromkeys(failed.values())
-    if failures:
-        raise WorkFailed("\n".join(failures))
-    return sweep
+
+    return score_aside(run, steps, cohorts, on, stores, predictors)
 
 
 def left_out_pending(run: Run, fill: Fill = "mean") -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from xr2ct.config import Experiment, Way
 from xr2ct.errors import UserError, WorkFailed
+from xr2ct.evaluation.aside import score_aside
 from xr2ct.evaluation.in_way import InWay
 from xr2ct.evaluation.leaderboard import mean_row
 from xr2ct.evaluation.left_out import mean_views
@@ -31,10 +32,7 @@ from xr2ct.evaluation.sweep import (
     Checkpoint,
     Sweep,
     choose_device,
-    choose_steps,
     load_checkpoints,
-    not_current,
-    score_and_commit,
 )
 from xr2ct.evaluation.truth import Truth, read_truths
 from xr2ct.loading.loader import sequential
@@ -79,20 +77,10 @@ def evaluate_ways(
     experiment = run.experiment()
     if not experiment.evaluation.reprojection:
         raise UserError(f"{run.path}: evaluation.reprojection is off, and ways need the X-rays that came in")
-    device = choose_device(experiment, device)
-    sweep, stores = Sweep(best=run.best_step()), Stores()
-    damaged: dict[str, str] = {}
-    pairs = find_pairs(experiment, cohorts, sweep.missing, stores, damaged)
-    failures: dict[str, None] = dict.fromkeys(damaged.values())
-    for step in choose_steps(run, steps):
-        predictors = load_ways(run, experiment, step, ways, device, stores)
-        for pair in pairs:
-            if lacking := not_current(run, pair, predictors, experiment, stores):
-                failed = score_and_commit(run, pair, lacking, experiment, device, sweep, stores)
-                failures |= dict.fromkeys(failed.values())
-    if failures:
-        raise WorkFailed("\n".join(failures))
-    return sweep
+    on, stores = choose_device(experiment, device), Stores()
+    return score_aside(
+        run, steps, cohorts, on, stores, lambda step: load_ways(run, experiment, step, ways, on, stores)
+    )
 
 
 def load_ways(

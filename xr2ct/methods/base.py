@@ -154,3 +154,39 @@ class Method(ABC):
             means.append(torch.stack([torch.stack(list(losses.values())) for losses in each]).mean(0))
         found = (total(torch.cat(means)) / world_size()).tolist()
         return {f"loss/{name}": loss for name, loss in zip(names, found, strict=True)}
+
+
+class OneNetwork(Method):
+    """A mapper alone, by a loss that is a mean over the samples of a batch."""
+
+    def __init__(self, mapper: nn.Module, mapper_updates: int) -> None:
+        self.networks = {"mapper": mapper}
+        self.fixed = {}
+        self._times = mapper_updates
+
+    @property
+    def updates(self) -> tuple[Update, ...]:
+        return (Update("mapper", self._times, lambda engines, batch: self.update(engines["mapper"], batch)),)
+
+    def prepare(self, batches: Iterator[Batch]) -> None:
+        """Nothing has to be calibrated."""
+
+    @abstractmethod
+    def learn(self, mapper: Engine, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """A pass over a micro-batch: the mapper's output, its loss over these samples, a scalar, and the
+        loss's gradient with respect to the output."""
+
+    def update(self, mapper: Engine, batch: Batch) -> Losses:
+        """One update; the loss over this rank's samples.
+
+        The engine sums gradients over micro-batches, which are of one size, and averages them over ranks: so
+        each micro-batch brings its own mean as a part of this rank's.
+        """
+        parts = batch.micro(mapper.accumulation)
+        losses = []
+        for part in parts:
+            output, loss, slope = self.learn(mapper, part)
+            mapper.backward(output, slope / len(parts))
+            losses.append(loss / len(parts))
+        mapper.step()
+        return {"mapper": torch.stack(losses).sum()}

@@ -14,15 +14,13 @@ are of no meaning to its losses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from xr2ct.config import Experiment, Section
-from xr2ct.methods.base import Batch, Engine, Losses, Method, Update
+from xr2ct.methods.base import Batch, Engine, OneNetwork
 from xr2ct.models.flow import FURTHER_CHANNELS, POSITION, FlowMapper, Path, Solver, normal, times
 from xr2ct.models.mapper import build_mapper
 from xr2ct.projection.geometry import Geometry
@@ -61,40 +59,18 @@ def build(config: Config, experiment: Experiment, geometry: Geometry, cube_mm: f
     return Flow(config, make_mapper(config, experiment, geometry, cube_mm))
 
 
-class Flow(Method):
+class Flow(OneNetwork):
     """One network, one loss."""
 
     def __init__(self, config: Config, mapper: FlowMapper) -> None:
-        self.config = config
+        super().__init__(mapper, config.mapper_updates)
         self.mapper = mapper
-        self.networks = {"mapper": mapper}
-        self.fixed = {}
 
-    @property
-    def updates(self) -> tuple[Update, ...]:
-        return (
-            Update("mapper", self.config.mapper_updates, lambda e, batch: self.update(e["mapper"], batch)),
-        )
-
-    def prepare(self, batches: Iterator[Batch]) -> None:
-        """Nothing has to be calibrated."""
-
-    def update(self, mapper: Engine, batch: Batch) -> Losses:
-        """One update; the loss over this rank's samples.
-
-        The engine sums gradients over micro-batches, which are of one size, and averages them over ranks: so
-        each micro-batch brings its own mean as a part of this rank's.
-        """
-        parts = batch.micro(mapper.accumulation)
-        losses = []
-        for part in parts:
-            t, d, target = self.drawn(part)
-            output = mapper(part.views, part.seeds, part.origins, part.coarse, d, t)
-            error = at_least_fp32(output.detach()) - target
-            mapper.backward(output, error * (2 / (error.numel() * len(parts))))
-            losses.append(error.square().mean() / len(parts))
-        mapper.step()
-        return {"mapper": torch.stack(losses).sum()}
+    def learn(self, mapper: Engine, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        t, d, target = self.drawn(part)
+        output = mapper(part.views, part.seeds, part.origins, part.coarse, d, t)
+        error = at_least_fp32(output.detach()) - target
+        return output, error.square().mean(), error * (2 / error.numel())
 
     def drawn(self, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Times (b, 1, 1, 1, 1), differences from the start there and the network's targets, (b, 1, z, y, x)

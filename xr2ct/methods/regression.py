@@ -7,15 +7,15 @@ What one would try first, and what neural optimal transport has to beat; not in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
 from xr2ct.config import Experiment, Section
-from xr2ct.methods.base import Batch, Engine, Losses, Method, Update
+from xr2ct.methods.base import Batch, Engine, OneNetwork
 from xr2ct.models.mapper import Mapper, build_mapper
 from xr2ct.projection.geometry import Geometry
 from xr2ct.transport.sinkhorn import at_least_fp32
@@ -37,37 +37,16 @@ def build(config: Config, experiment: Experiment, geometry: Geometry, cube_mm: f
     return Regression(config, build_mapper(experiment, geometry, cube_mm))
 
 
-class Regression(Method):
+class Regression(OneNetwork):
     """One network, one loss."""
 
     def __init__(self, config: Config, mapper: Mapper) -> None:
+        super().__init__(mapper, config.mapper_updates)
         self.config = config
-        self.networks = {"mapper": mapper}
-        self.fixed = {}
 
-    @property
-    def updates(self) -> tuple[Update, ...]:
-        return (
-            Update("mapper", self.config.mapper_updates, lambda e, batch: self.update(e["mapper"], batch)),
-        )
-
-    def prepare(self, batches: Iterator[Batch]) -> None:
-        """Nothing has to be calibrated."""
-
-    def update(self, mapper: Engine, batch: Batch) -> Losses:
-        """One update; the loss over this rank's samples.
-
-        The engine sums gradients over micro-batches, which are of one size, and averages them over ranks: so
-        each micro-batch brings its own mean as a part of this rank's.
-        """
-        parts = batch.micro(mapper.accumulation)
-        losses = []
-        for part in parts:
-            output = mapper(*part.inputs)
-            volumes = at_least_fp32(output.detach()).requires_grad_()
-            loss = _LOSSES[self.config.loss](volumes, part.ct.to(volumes.dtype)) / len(parts)
-            (slope,) = torch.autograd.grad(loss, volumes)
-            mapper.backward(output, slope)
-            losses.append(loss.detach())
-        mapper.step()
-        return {"mapper": torch.stack(losses).sum()}
+    def learn(self, mapper: Engine, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        output = mapper(*part.inputs)
+        volumes = at_least_fp32(output.detach()).requires_grad_()
+        loss = _LOSSES[self.config.loss](volumes, part.ct.to(volumes.dtype))
+        (slope,) = torch.autograd.grad(loss, volumes)
+        return output, loss.detach(), slope

@@ -46,6 +46,12 @@ from xr2ct.cli import main
         (["score", "a", "b", "--window", "5,1"], "LO < HI"),
         (["reconstruct", "/nowhere", "--out", "x.mha"], "/nowhere"),
         (["reconstruct", "/nowhere", "--out", "x.stl"], ".mha, .nii.gz, .npy"),
+        (["reconstruct", "x", "--out", "x.mha", "--refine", "0"], "above 0"),
+        (["reconstruct", "x", "--out", "x.mha", "--prior", "tvs"], "did you mean 'tv'"),
+        (["evaluate", "x", "--days", "3"], "--real goes with them"),
+        (["evaluate", "x", "--real", "--leave-out"], "one at a time"),
+        (["view", "/nowhere.mha"], "/nowhere.mha"),
+        (["card", "/nowhere.xr2ct"], "/nowhere.xr2ct"),
         (["submit", "configs/demo.yaml", "--cluster", "lokal"], "did you mean 'local'"),
         (
             ["submit", "configs/demo.yaml", "data.stores=/nowhere", "--cluster", "local"],

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way once: DICOM, stores, training on two ranks, every checkpoint on every cohort, the report and
-# one reconstruction. Plain commands that can be copied one by one. Run again, it continues where it was.
+# The whole way once: DICOM, stores, training on two ranks, every checkpoint on every cohort, the report, one
+# reconstruction with its page, and the model as one file. Plain commands that can be copied one by one. Run again, it continues where it was.
 #   launch/demo.sh [--data FOLDER [--splits CSV]]
 # FOLDER holds real chest CT: a subfolder a cohort by its name (lidc-idri, lctsc, …), or lidc-idri alone.
 set -euo pipefail
@@ -57,14 +57,20 @@ xr2ct evaluate "$run"
 say 'The report'
 page=$(xr2ct report "$run" --out "$work/report")
 
-say 'A reconstruction from two X-rays'
+say 'A reconstruction from two X-rays, moved to agree with them'
 case_id=$(xr2ct inspect "$stores/lidc-idri.zarr" --json | python3 -c '
 import json, sys
 splits = json.load(sys.stdin)["splits"]
 print(next(case for split in ("test", "val") for case in splits[split]))')
 xr2ct project "$stores/lidc-idri.zarr" --case "$case_id" --angles 90,0 --out "$work/xrays"
 xrays=$work/xrays/$case_id
-volume=$(xr2ct reconstruct "$run/best" --view "RLAT=$xrays/angle_090.mha" --view "AP=$xrays/angle_000.mha" --out "$work/$case_id.mha")
+volume=$work/$case_id.mha unseen=$work/$case_id-unseen.mha
+xr2ct reconstruct "$run/best" --view "RLAT=$xrays/angle_090.mha" --view "AP=$xrays/angle_000.mha" --refine 20 --unseen --out "$volume"
+patient=$(xr2ct view "$volume" --xray "RLAT=$xrays/angle_090.mha" --xray "AP=$xrays/angle_000.mha" --unseen "$unseen" --out "$work/$case_id.html")
+
+say 'A model to hand on'
+model=$work/demo.xr2ct
+xr2ct export "$run" --to "$model"
 
 say 'Done'
 cat "$work/report/cohorts.md"
@@ -75,6 +81,8 @@ patient) in this table, and where it does not, the table says so.
 
 page      $page
 volume    $volume  (opens in 3D Slicer)
+patient   $patient  (the same volume in a browser, beside its X-rays)
+model     $model  (xr2ct card $model)
 MLflow    $work/mlflow.db  (mlflow ui --backend-store-uri sqlite:///$work/mlflow.db)
 run       $run
 END

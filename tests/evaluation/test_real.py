@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tiny import resolved
 sys.path.append(str(Path(__file__).parents[1] / "projection"))
 from made_radiograph import header, logarithmic, shown
 
+from xr2ct import cli
 from xr2ct.cohorts.radiograph_header import attributes_of
 from xr2ct.config import Experiment, dump
 from xr2ct.errors import UserError, WorkFailed
@@ -153,6 +155,14 @@ def test_rows_read_as_a_leaderboard(run, monkeypatch):
     assert row["lung/dice"] == pytest.approx(1, abs=1e-3)
     assert row["xrays/share"] is None
     assert "step-000007~real  lidc-idri  test" in format_leaderboard([row], real.SHOWN)
+
+
+def test_the_command_prints_the_rows_and_says_who_is_left_out(run, monkeypatch, capsys, caplog):
+    monkeypatch.setattr(real, "load_stages", lambda *_: _Knowing(run, 0))
+    assert cli.main(["evaluate", str(run.path), "--real", "--step", "last", "--days", "60", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["step"], row["patients"]) == ("step-000007~real", 2)
+    assert "case2 left out: no LLAT" in caplog.text
 
 
 def test_a_wider_bound_of_days_takes_older_pictures_where_days_are_known(run, monkeypatch):

@@ -35,7 +35,7 @@ from xr2ct.evaluation.sweep import (
     score_and_commit,
 )
 from xr2ct.evaluation.ways import load_ways
-from xr2ct.run import Run, step_name, step_of
+from xr2ct.run import Run, step_name
 from xr2ct.training.stopping import SIGNALS
 
 log = logging.getLogger(__name__)
@@ -109,11 +109,10 @@ class RunScorer:
     def _ways(self, experiment: Experiment, sources: set[str], device: torch.device) -> dict[str, Predictor]:
         """Of the checkpoints that are there."""
         ways: dict[str, Predictor] = {}
-        for told in filter(None, map(InWay.of, sorted(sources))):
-            chosen = [way for way in experiment.evaluation.ways if way.label == told.label]
-            step = step_of(Path(told.checkpoint))
-            if step in self._run.steps():
-                ways |= load_ways(self._run, experiment, step, chosen, device, self._stores)
+        for step in self._run.steps():
+            of_step = {InWay(step_name(step), way.label).source: way for way in experiment.evaluation.ways}
+            if asked := [way for source, way in of_step.items() if source in sources]:
+                ways |= load_ways(self._run, experiment, step, asked, device, self._stores)
         return ways
 
     def _groups(self, asked: Sequence[PendingPair]) -> Iterator[set[str]]:

@@ -16,6 +16,7 @@ from xr2ct.config import Experiment, Way
 from xr2ct.errors import UserError
 from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.geometry import Geometry
+from xr2ct.projection.views import Stated
 from xr2ct.reconstruction.beams import Beams
 from xr2ct.reconstruction.calibration import header, read_calibration
 from xr2ct.reconstruction.familiar import load_familiar
@@ -45,18 +46,6 @@ class Asked:
     """What the mapper's pass may take (`memory_limit.fit`)."""
     which: Which = "mapper"
     device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What the user says of the X-rays, beside their files; all but the geometry as `pictures.read_pictures`
-    takes it."""
-
-    geometry: Geometry | None = None
-    """They were taken with."""
-    png_scale: float | None = None
-    detector_mm: float | None = None
-    accept: tuple[str, ...] = ()
 
 
 def reconstruct(
@@ -90,7 +79,7 @@ def reconstruct(
     tested = self_test(stages)
     window = HuWindow(*experiment.data.hu_window)
     xrays = given.xrays.to(asked.device)
-    scaled = maker.scale(xrays.line_integrals)
+    scaled = stages.scale(xrays.line_integrals)
     made = maker(xrays, content_seeds(scaled[0].cpu().numpy()).to(asked.device), window)
     told = provenance(checkpoint, stages, given.files, way=asked.way, self_test=tested)
     images = {"": _Image(made.unit, window.to_hu, told | _found(made))}

@@ -16,6 +16,7 @@ from xr2ct.config import Experiment
 from xr2ct.errors import UserError
 from xr2ct.exchange.model_file import Model, read_model
 from xr2ct.models.mapper import Mapper
+from xr2ct.projection.views import scale_views
 from xr2ct.weights import Which, check_choice, load_mapper, model_mapper
 from xr2ct.windows import Tiling, by_windows
 
@@ -49,6 +50,11 @@ class Stages:
     def draws(self) -> bool:
         """Whether other seeds make another volume of the same views."""
         return self.mapper.draws or (self.before is not None and self.before.stages.draws)
+
+    def scale(self, line_integrals: Tensor) -> Tensor:
+        """(1, view, row, col) as the mapper sees them, of (view, row, col), on the same device."""
+        scaled = scale_views(line_integrals.cpu().numpy(), self.experiment.data.xray_scale)
+        return torch.from_numpy(scaled)[None].to(line_integrals.device)
 
     @torch.inference_mode()
     def __call__(self, views: Tensor, seeds: Tensor | None = None) -> Tensor:

@@ -17,11 +17,12 @@ from xr2ct.cli import main
 from xr2ct.errors import UserError
 from xr2ct.exchange.volumes import write_volume
 from xr2ct.projection.geometry import NAMED
+from xr2ct.projection.views import Stated
 from xr2ct.provenance import sha256
 from xr2ct.reconstruction.pose import Pose, move
 from xr2ct.viewing.page import write_view
 from xr2ct.viewing.volumes import Volume, read_hu, read_map, shrink
-from xr2ct.viewing.xrays import Given, project_view, views_of
+from xr2ct.viewing.xrays import project_view, views_of
 
 ANGLES = (0.0, 90.0, 180.0)
 LONGER = 1.25
@@ -383,7 +384,7 @@ def test_an_array_is_an_x_ray_by_the_geometry_that_is_stated(folder: Path, tmp_p
     """Of as many pixels as it has."""
     volume = read_hu(folder / "made.mha")
     np.save(tmp_path / "x.npy", np.ones((32, 32), np.float32))
-    (view, lateral) = views_of(volume, [f"0={tmp_path / 'x.npy'}"], Given(NAMED["chest-1800"]))
+    (view, lateral) = views_of(volume, [f"0={tmp_path / 'x.npy'}"], Stated(NAMED["chest-1800"]))
     assert (view.geometry.sid_mm, view.geometry.pixels) == (1800, 32)
     assert lateral.geometry == NAMED["chest-1800"]
 
@@ -399,10 +400,10 @@ def test_a_radiograph_has_no_scale_of_its_own(folder: Path, tmp_path: Path) -> N
         elements = {"PixelData": grey.tobytes(), "Rows": 256, "Columns": 256, "WindowCenter": 2000}
         spacing = {"ImagerPixelSpacing": [x2ct.pixel_mm] * 2, "WindowWidth": 4000}
         write_radiograph(tmp_path / f"{name}.dcm", 0, "P", f"1.2.{len(name)}", **elements, **spacing)
-    view = views_of(volume, [f"PA={tmp_path / 'right.dcm'}"], Given(x2ct))[0]
+    view = views_of(volume, [f"PA={tmp_path / 'right.dcm'}"], Stated(x2ct))[0]
     assert view.relative_l2 is not None and view.relative_l2 < 0.02
     assert "correlation is 1.00" in view.notes[-1]
-    wrong = views_of(volume, [f"PA={tmp_path / 'wrong.dcm'}"], Given(x2ct), truth=volume)[0]
+    wrong = views_of(volume, [f"PA={tmp_path / 'wrong.dcm'}"], Stated(x2ct), truth=volume)[0]
     assert wrong.relative_l2 == wrong.floor
     assert wrong.relative_l2 is not None and wrong.relative_l2 > 4 * view.relative_l2
     with pytest.raises(UserError, match="does not say where the patient was"):

@@ -93,8 +93,8 @@ def radiograph_arguments(parser: Parser) -> None:
         help="long side of a radiograph's detector, where its header does not say",
     )  # fmt: skip
     parser.add_argument(
-        "--accept", action="append", default=[], metavar="NAME",
-        help="take a radiograph although its header contradicts the checkpoint in this; repeat",
+        "--accept", action="append", choices=("view", "distance", "spacing"), default=[],
+        help="overrule what a radiograph's header says of it; repeat",
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,6 @@ from xr2ct.errors import UserError
 
 if TYPE_CHECKING:
     from xr2ct.run import Run
-
-log = logging.getLogger(__name__)
 
 Rows = tuple[list[dict[str, Any]], Sequence[str]]
 """Of a table, and the metrics that a terminal has room for."""
@@ -160,7 +157,7 @@ def _moved(run: Run, args: argparse.Namespace) -> Rows:
 def _real(run: Run, args: argparse.Namespace) -> Rows:
     from xr2ct.evaluation import real
 
-    sweep = real.evaluate_real(
+    real.evaluate_real(
         run,
         args.step or "best",
         args.cohort,
@@ -168,8 +165,6 @@ def _real(run: Run, args: argparse.Namespace) -> Rows:
         detector_mm=args.detector_mm,
         accept=args.accept,
     )
-    for name, why in sweep.missing.items():
-        log.warning("%s left out: %s", name, why)
     return real.real_rows(run), real.SHOWN
 
 

@@ -80,7 +80,8 @@ def add_reconstruct(commands: Any) -> None:
 
 def run_reconstruct(args: argparse.Namespace) -> None:
     from xr2ct.projection.geometry import named_geometry
-    from xr2ct.reconstruct import Asked, Stated, reconstruct
+    from xr2ct.projection.views import Stated
+    from xr2ct.reconstruct import Asked, reconstruct
 
     files = reconstruct(
         args.checkpoint,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xr2ct.cli.arguments import above_zero, command, positive
+from xr2ct.cli.arguments import above_zero, command, positive, radiograph_arguments
 
 
 def add_view(commands: Any) -> None:
@@ -37,14 +37,7 @@ def add_view(commands: Any) -> None:
         "--geometry", default=None, help="what the X-rays were taken with (default: what their .mha says)"
     )
     p.add_argument("--png-scale", type=above_zero, default=None, help="line integral of a .png's white")
-    p.add_argument(
-        "--detector-mm", type=above_zero, default=None, metavar="MM",
-        help="long side of a radiograph on the detector, where its header does not say",
-    )  # fmt: skip
-    p.add_argument(
-        "--accept", action="append", choices=("view", "distance", "spacing"), default=[],
-        help="overrule what a radiograph's header says of it; repeat",
-    )  # fmt: skip
+    radiograph_arguments(p)
     p.add_argument("--cube-mm", type=above_zero, default=None, metavar="MM", help="side of a .npy's cube")
     p.add_argument(
         "--max-size", type=positive, default=None, metavar="N",
@@ -54,8 +47,8 @@ def add_view(commands: Any) -> None:
 
 def run_view(args: argparse.Namespace) -> None:
     from xr2ct.projection.geometry import named_geometry
+    from xr2ct.projection.views import Stated
     from xr2ct.viewing.page import MAX_SIZE, write_view
-    from xr2ct.viewing.xrays import Given
 
     geometry = named_geometry(args.geometry) if args.geometry else None
     page = write_view(
@@ -65,7 +58,7 @@ def run_view(args: argparse.Namespace) -> None:
         doubt=args.doubt,
         unseen=args.unseen,
         truth=args.truth,
-        given=Given(geometry, args.png_scale, args.detector_mm, args.accept),
+        given=Stated(geometry, args.png_scale, args.detector_mm, tuple(args.accept)),
         cube_mm=args.cube_mm,
         max_size=args.max_size or MAX_SIZE,
     )

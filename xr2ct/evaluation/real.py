@@ -42,7 +42,7 @@ from xr2ct.evaluation.pairs import Pair, Stores, find_pairs
 from xr2ct.evaluation.reprojection import project_hu
 from xr2ct.evaluation.results import ASIDE, csv_text, number, result_file, views_label
 from xr2ct.evaluation.sweep import choose_device, choose_steps
-from xr2ct.projection.geometry import VIEW_ANGLES
+from xr2ct.projection.geometry import VIEW_NAMES
 from xr2ct.projection.radiograph import RadiographView, to_view
 from xr2ct.projection.views import scale_views
 from xr2ct.reconstruct import content_seeds
@@ -224,7 +224,7 @@ def _one(
             reasons.append(str(error))
         else:
             return picture, view
-    name = {value: key for key, value in VIEW_ANGLES.items()}.get(angle, "view")
+    name = VIEW_NAMES.get(angle, "view")
     raise UserError(f"no {name} ({angle:g}°) among its radiographs: {'; '.join(reasons)}")
 
 

@@ -142,9 +142,7 @@ class _Predictor:
     def _calibrated(self, made: Made, truth: Truth) -> Tensor:
         if made.doubt is None:
             return made.unit
-        experiment = self._run.experiment()
-        assert experiment.resolved is not None
-        return self._calibration.apply(made.unit, made.doubt, truth.window, experiment.resolved.cube_mm)
+        return self._calibration.apply(made.unit, made.doubt, truth.window, self._maker.cube_mm)
 
     @cached_property
     def _calibration(self) -> Calibration:
@@ -158,8 +156,7 @@ class _Predictor:
         if kept and kept.applies_to(over, weights) and kept.fitted_on == digest:
             return kept
         log.info("%s: calibrating the doubt of %s", pair, source)
-        assert experiment.resolved is not None
-        fit = Fit(experiment.resolved.cube_mm)
+        fit = Fit(self._maker.cube_mm)
         cases, data = {case.id: case for case in pair.cases}, experiment.data
         for batch in sequential(
             pair.store, pair.cases, data, batch=experiment.evaluation.batch, device=self._device

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from xr2ct.errors import UserError, nearest
 
 VIEW_ANGLES = {"AP": 0.0, "RLAT": 90.0, "PA": 180.0, "LLAT": 270.0}
 """Radiographers' names. LLAT has the patient's left side against the detector, so its source is at 270°."""
+
+VIEW_NAMES = {angle: name for name, angle in VIEW_ANGLES.items()}
 
 EIGHT_ANGLES = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
 
@@ -100,6 +103,16 @@ def parse_angle(text: str) -> float:
     if not math.isfinite(angle):
         raise UserError(f"angle {text!r}: expected degrees or one of {', '.join(VIEW_ANGLES)}")
     return angle % 360.0
+
+
+def parse_view(text: str, flag: str) -> tuple[float, Path]:
+    """Degrees and file of ``ANGLE=FILE`` or ``NAME=FILE``, as a command's `flag` was given it."""
+    name, sign, file = text.partition("=")
+    if not sign or not file:
+        raise UserError(
+            f"{flag} {text}: expected ANGLE=FILE or NAME=FILE with NAME of {', '.join(VIEW_ANGLES)}"
+        )
+    return parse_angle(name), Path(file)
 
 
 def mirror_angle(angle_deg: float) -> float:

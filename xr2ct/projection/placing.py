@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from xr2ct.errors import UserError
-from xr2ct.projection.geometry import VIEW_ANGLES, Geometry, column_direction
+from xr2ct.projection.geometry import VIEW_NAMES, Geometry, column_direction
 
 Accepted = Literal["view", "distance", "spacing"]
 """What of a header may be overruled: which view it is; how far the source was; how large a pixel is."""
@@ -34,7 +34,6 @@ _ALIKE = 0.3
 """Least cosine of two directions that are one, up to its sign: 45° are 0.7."""
 
 _HEADER_ANGLES = {"AP": 0.0, "RL": 90.0, "PA": 180.0, "LL": 270.0}
-_NAMES = {angle: name for name, angle in VIEW_ANGLES.items()}
 _AXES = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}
 
 
@@ -50,7 +49,7 @@ def check_view(
     attributes: Mapping[str, Any], angle_deg: float, where: str, accept: Collection[str]
 ) -> list[str]:
     """`UserError` where a header contradicts the view that a picture is given as; else what was assumed."""
-    told = f"{_NAMES.get(angle_deg, '')} ({angle_deg:g}°)".strip()
+    told = f"{VIEW_NAMES.get(angle_deg, '')} ({angle_deg:g}°)".strip()
     view, plane = attributes["view"], attributes["plane"]
     if view:
         if _HEADER_ANGLES.get(view) == angle_deg:

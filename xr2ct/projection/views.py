@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,19 @@ FORMATS = (".mha", ".npy", ".png")
 _GEOMETRY_KEYS = ("sad_mm", "sid_mm", "detector_mm")
 _TOLERANCE = 1e-3
 """Relative: headers hold rounded decimals."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a user says of X-rays beside their files."""
+
+    geometry: Geometry | None = None
+    """They were taken with."""
+    png_scale: float | None = None
+    """As `read_view` takes it."""
+    detector_mm: float | None = None
+    accept: tuple[str, ...] = ()
+    """These two as `projection.radiograph.read_radiograph`."""
 
 
 def scale_views(line_integrals: np.ndarray, scale: Literal["max"] | float) -> np.ndarray:

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from xr2ct.errors import UserError
 from xr2ct.exchange.model_file import read_model
-from xr2ct.projection.geometry import VIEW_ANGLES
+from xr2ct.projection.geometry import VIEW_NAMES
 from xr2ct.projection.views import scale_views
 
 FILE = "xrays.safetensors"
@@ -61,7 +61,7 @@ class Familiarity:
         return self.share >= FAR
 
     def __str__(self) -> str:
-        name = {angle: name for name, angle in VIEW_ANGLES.items()}.get(self.angle_deg, "view")
+        name = VIEW_NAMES.get(self.angle_deg, "view")
         low, high = self.usual
         return (
             f"{name} ({self.angle_deg:g}°): farther from the training X-rays than {100 * self.share:.1f} % "
@@ -209,7 +209,8 @@ def load_familiar(checkpoint: Path) -> Familiar | None:
         except ValueError as error:
             raise UserError(f"{checkpoint}: {EXTRA}: damaged ({error})") from None
         return found
-    for file in (checkpoint / FILE, checkpoint.resolve().parents[1] / FILE):
+    for folder in (checkpoint, *checkpoint.resolve().parents[1:2]):
+        file = folder / FILE
         if file.is_file():
             try:
                 return Familiar.from_arrays(load_file(file))

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from xr2ct.config import Way
 from xr2ct.errors import UserError
-from xr2ct.projection.views import scale_views
 from xr2ct.reconstruction.align import Aligned, align
 from xr2ct.reconstruction.beams import Beams, XRays
 from xr2ct.reconstruction.doubt import Draws, SampleDraws, Spread, build_draws
@@ -97,7 +96,7 @@ class Maker:
         if self.way.align:
             aligned = align(lambda lines: self._map(lines, seeds), xrays, beams, self.way.align)
             beams, lines = self.beams(window, aligned), aligned.line_integrals
-        views = self.scale(lines)
+        views = self.stages.scale(lines)
         last: Refined | None = None
 
         def agreed(volume: Tensor) -> Tensor:
@@ -116,13 +115,8 @@ class Maker:
         doubt = self._spread(views, seeds, agreed).about(unit.clamp(0, 1)) if self.way.doubt else None
         return Made(unit, doubt, aligned, refined)
 
-    def scale(self, line_integrals: Tensor) -> Tensor:
-        """(1, view, row, col) as the mapper sees them, of (view, row, col)."""
-        scaled = scale_views(line_integrals.cpu().numpy(), self.stages.experiment.data.xray_scale)
-        return torch.from_numpy(scaled)[None].to(line_integrals.device)
-
     def _map(self, line_integrals: Tensor, seeds: Tensor) -> Tensor:
-        return self.stages(self.scale(line_integrals), seeds)[0, 0]
+        return self.stages(self.stages.scale(line_integrals), seeds)[0, 0]
 
     def _spread(self, views: Tensor, seeds: Tensor, agreed: Callable[[Tensor], Tensor]) -> Spread:
         assert self._draws is not None

@@ -11,7 +11,7 @@ import torch
 
 from xr2ct.config import Experiment
 from xr2ct.errors import UserError, nearest
-from xr2ct.projection.geometry import VIEW_ANGLES, Geometry, parse_angle
+from xr2ct.projection.geometry import Geometry, parse_view
 from xr2ct.projection.placing import ACCEPTED
 from xr2ct.projection.radiograph import RadiographView, is_dicom, read_radiograph
 from xr2ct.projection.views import read_view, scale_views
@@ -118,15 +118,10 @@ def _by_angle(views: Sequence[str], trained: Sequence[float]) -> dict[float, Pat
     """Files in the order of the mapper's channels."""
     given: dict[float, Path] = {}
     for view in views:
-        name, sign, file = view.partition("=")
-        if not sign or not file:
-            raise UserError(
-                f"--view {view}: expected ANGLE=FILE or NAME=FILE with NAME of {', '.join(VIEW_ANGLES)}"
-            )
-        angle = parse_angle(name)
+        angle, file = parse_view(view, "--view")
         if angle in given:
             raise UserError(f"--view {view}: {angle:g}° is given twice")
-        given[angle] = Path(file)
+        given[angle] = file
     if set(given) != set(trained):
         raise UserError(
             f"--view: this checkpoint was trained for {_degrees(trained)}, got {_degrees(given) or 'none'}"

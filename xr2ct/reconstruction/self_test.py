@@ -22,7 +22,6 @@ from torch import Tensor
 from xr2ct import __version__
 from xr2ct.errors import WorkFailed
 from xr2ct.exchange.model_file import Model, SelfTest
-from xr2ct.projection.views import scale_views
 from xr2ct.run import write_atomically
 from xr2ct.stages import Stages
 from xr2ct.window import HuWindow
@@ -76,8 +75,7 @@ def self_test(stages: Stages) -> str:
 def _blocks(stages: Stages, views: Tensor) -> Tensor:
     """(n, n, n) means over blocks of the volume made of line integrals (view, row, col), on the CPU."""
     device = next(stages.mapper.parameters()).device
-    scaled = torch.from_numpy(scale_views(views.numpy(), stages.experiment.data.xray_scale))
-    volume = stages(scaled[None].to(device), torch.zeros(1, 2, dtype=torch.int64, device=device))
+    volume = stages(stages.scale(views.to(device)), torch.zeros(1, 2, dtype=torch.int64, device=device))
     size = volume.shape[-1]
     block = next(b for b in range(max(1, size // SIDE), size + 1) if size % b == 0)
     means: Tensor = F.avg_pool3d(volume.clamp(0, 1), block)[0, 0]

@@ -86,9 +86,11 @@ def lock_run(run: Run, experiment: Experiment) -> LockedRun:
         seed=experiment.seed,
         best_step=step,
         config=experiment.model_dump(mode="json"),
-        checkpoint={f.name: _digest(f) for name in weights if (f := run.checkpoint(step) / name).is_file()},
+        checkpoint={
+            f.name: provenance.sha256(f) for name in weights if (f := run.checkpoint(step) / name).is_file()
+        },
         stores=experiment.resolved.stores,
-        results={str(file.relative_to(run.evaluations)): _digest(file) for file in results},
+        results={str(file.relative_to(run.evaluations)): provenance.sha256(file) for file in results},
     )
 
 
@@ -200,11 +202,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sum(content: bytes) -> str:

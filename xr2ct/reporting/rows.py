@@ -22,6 +22,12 @@ INTERVAL = (
     "95 %: the interval of the mean over patients by a bootstrap clustered by patient, each case averaged "
     "over seeds first."
 )
+CHANGES = {
+    "ssim_change": "honest/ssim",
+    "mae_hu_change": "honest/mae_hu",
+    "lungs_mae_hu_change": "honest_lungs/mae_hu",
+}
+"""Metrics whose change stands beside that of the PSNR, by the names of their columns."""
 SPREAD = "SD of seeds, where there are several: the standard deviation of their means."
 
 

@@ -21,10 +21,11 @@ from xr2ct import __version__
 from xr2ct.cohorts.volume import clip_hu
 from xr2ct.errors import UserError
 from xr2ct.projection.geometry import column_direction
+from xr2ct.projection.views import Stated
 from xr2ct.run import write_atomically
 from xr2ct.viewing.data import packed, scaled, told
 from xr2ct.viewing.volumes import Volume, read_hu, read_map, read_truth, shrink
-from xr2ct.viewing.xrays import Given, View, views_of
+from xr2ct.viewing.xrays import View, views_of
 
 MAX_SIZE = 256
 """Voxels along an axis that a page carries unless more is asked for: 256³ is some 25 MB of it."""
@@ -47,7 +48,7 @@ def write_view(
     doubt: Path | None = None,
     unseen: Path | None = None,
     truth: Path | None = None,
-    given: Given | None = None,
+    given: Stated | None = None,
     cube_mm: float | None = None,
     max_size: int = MAX_SIZE,
 ) -> Path:

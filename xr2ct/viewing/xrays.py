@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,10 @@ import torch
 from xr2ct.cohorts.itk import itk_name
 from xr2ct.errors import UserError
 from xr2ct.evaluation.reprojection import COLUMNS, reprojection_error
-from xr2ct.projection.geometry import NAMED, VIEW_ANGLES, Geometry, parse_angle
+from xr2ct.projection.geometry import NAMED, VIEW_ANGLES, VIEW_NAMES, Geometry, parse_view
 from xr2ct.projection.projector import attenuation, project
 from xr2ct.projection.radiograph import is_dicom, read_radiograph
-from xr2ct.projection.views import read_view
+from xr2ct.projection.views import Stated, read_view
 from xr2ct.provenance import sha256
 from xr2ct.reconstruction.pose import Pose, move
 from xr2ct.viewing.volumes import Volume
@@ -28,18 +28,6 @@ _STILL = Pose()
 _KEYS = ("sad_mm", "sid_mm", "detector_mm")
 _OWN_SCALE = "it has the mean and contrast of the re-projection, for its own scale is unknown"
 _STATED = f"expected --geometry {'|'.join(NAMED)}, or a .mha that says it as `xr2ct project` writes them"
-
-
-@dataclass(frozen=True)
-class Given:
-    """How X-rays are to be read."""
-
-    geometry: Geometry | None = None
-    """What they were taken with, where the user states it; its pixels are the file's."""
-    png_scale: float | None = None
-    detector_mm: float | None = None
-    accept: Collection[str] = ()
-    """These two as `projection.radiograph.read_radiograph`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +53,11 @@ class View:
     @property
     def name(self) -> str:
         """The radiographer's, or degrees."""
-        return next(
-            (n for n, angle in VIEW_ANGLES.items() if angle == self.angle_deg), f"{self.angle_deg:g}°"
-        )
+        return VIEW_NAMES.get(self.angle_deg, f"{self.angle_deg:g}°")
 
 
 def views_of(
-    volume: Volume, xrays: Sequence[str], given: Given | None = None, *, truth: Volume | None = None
+    volume: Volume, xrays: Sequence[str], given: Stated | None = None, *, truth: Volume | None = None
 ) -> list[View]:
     """The volume from the angle of each of `xrays` (``ANGLE=FILE`` or ``NAME=FILE``), frontal and lateral.
 
@@ -81,10 +67,10 @@ def views_of(
     twice, or that contradicts what is stated, as `projection.views.read_view` and
     `projection.radiograph.read_radiograph` find it.
     """
-    given = given or Given()
+    given = given or Stated()
     found: dict[float, View] = {}
     for text in xrays:
-        angle, file = _split(text)
+        angle, file = parse_view(text, "--xray")
         if angle in found:
             raise UserError(f"--xray {text}: {angle:g}° is given twice")
         found[angle] = _compared(volume, angle, file, given, truth)
@@ -104,7 +90,7 @@ def project_view(
     return project(mu[None], volume.spacing_mm, geometry, (angle_deg,))[0, 0].numpy()
 
 
-def _compared(volume: Volume, angle: float, file: Path, given: Given, truth: Volume | None) -> View:
+def _compared(volume: Volume, angle: float, file: Path, given: Stated, truth: Volume | None) -> View:
     if not file.is_file():
         raise UserError(f"{file}: there is no such file")
     notes = _provenance(volume, angle, file)
@@ -119,7 +105,7 @@ def _compared(volume: Volume, angle: float, file: Path, given: Given, truth: Vol
 
 
 def _radiograph(
-    volume: Volume, angle: float, file: Path, given: Given, truth: Volume | None, notes: list[str]
+    volume: Volume, angle: float, file: Path, given: Stated, truth: Volume | None, notes: list[str]
 ) -> View:
     """Compared where the radiograph has measured something and the volume reaches."""
     geometry = given.geometry
@@ -177,15 +163,6 @@ def _moved(pose: Pose) -> list[str]:
         return []
     turned, shifted = (", ".join(f"{v:g}" for v in part) for part in (pose.rotation_deg, pose.shift_mm))
     return [f"the patient is projected as aligned: turned by {turned}° and shifted by {shifted} mm (x, y, z)"]
-
-
-def _split(text: str) -> tuple[float, Path]:
-    name, sign, file = text.partition("=")
-    if not sign or not file:
-        raise UserError(
-            f"--xray {text}: expected ANGLE=FILE or NAME=FILE with NAME of {', '.join(VIEW_ANGLES)}"
-        )
-    return parse_angle(name), Path(file)
 
 
 def _geometry_of(path: Path, stated: Geometry | None) -> Geometry:

@@ -8,7 +8,7 @@ from xr2ct.errors import UserError
 from xr2ct.evaluation.left_out import read_left_out
 from xr2ct.evaluation.results import Result
 from xr2ct.reporting.exhibit import exhibit
-from xr2ct.reporting.rows import interval
+from xr2ct.reporting.rows import CHANGES, interval
 from xr2ct.reporting.statistics import difference, mean
 from xr2ct.reporting.study import Study, order
 from xr2ct.reporting.systems import System
@@ -28,11 +28,6 @@ _COLUMNS = (
     Column("mae_hu_change", "MAE HU change", "+.1f"),
     Column("lungs_mae_hu_change", "Lungs MAE HU change", "+.1f"),
 )
-_CHANGES = {
-    "ssim_change": "honest/ssim",
-    "mae_hu_change": "honest/mae_hu",
-    "lungs_mae_hu_change": "honest_lungs/mae_hu",
-}
 _STAND_INS = {"mean": "mean training view", "zero": "zeros"}
 _CAPTION = (
     "Mode honest, test splits. Each view in turn is replaced at evaluation and the others stay; the mapper "
@@ -88,5 +83,5 @@ def _row(
         "psnr": mean(without, "honest/psnr"),
         "psnr_change": change.mean,
         "interval": interval(change.low, change.high, signed=True),
-        **{name: difference(without, whole, column).mean for name, column in _CHANGES.items()},
+        **{name: difference(without, whole, column).mean for name, column in CHANGES.items()},
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from xr2ct.evaluation.results import Result
 from xr2ct.evaluation.ways import read_ways
 from xr2ct.reporting.exhibit import exhibit
-from xr2ct.reporting.rows import interval
+from xr2ct.reporting.rows import CHANGES, interval
 from xr2ct.reporting.statistics import difference, mean
 from xr2ct.reporting.study import Study, order
 from xr2ct.reporting.systems import System
@@ -30,11 +30,6 @@ _COLUMNS = (
     Column("sharpness", "Sharpness", ".3f"),
     Column("fsc", "Shell correlation", ".3f"),
 )
-_CHANGES = {
-    "ssim_change": "honest/ssim",
-    "mae_hu_change": "honest/mae_hu",
-    "lungs_mae_hu_change": "honest_lungs/mae_hu",
-}
 _REPROJECTION = "reprojection/relative_l2"
 _CAPTION = (
     "Mode honest, test splits. The same checkpoint, its volumes made in another way than by one pass of the "
@@ -85,7 +80,7 @@ def _row(study: Study, system: System, key: tuple[str, str], made: Sequence[Resu
         "psnr": mean(made, "honest/psnr"),
         "psnr_change": change.mean,
         "interval": interval(change.low, change.high, signed=True),
-        **{name: difference(made, plain, column).mean for name, column in _CHANGES.items()},
+        **{name: difference(made, plain, column).mean for name, column in CHANGES.items()},
         "sharpness": mean(made, "spectral/sharpness"),
         "fsc": mean(made, "spectral/fsc"),
     }
